@@ -1,0 +1,33 @@
+"""geventpool: the database connection pool for monkey-patched servers."""
+
+from __future__ import annotations
+
+from .config import PROFILES, PoolConfig
+from .core.registry import pools
+from .core.stats import PoolStats
+from .errors import (
+    BlockingDriverWarning,
+    ConfigError,
+    GeventPoolError,
+    PoolClosed,
+    PoolTimeout,
+    WrongThread,
+)
+from .pool import ConnectionPool, PooledConnection
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PROFILES",
+    "BlockingDriverWarning",
+    "ConfigError",
+    "ConnectionPool",
+    "GeventPoolError",
+    "PoolClosed",
+    "PoolConfig",
+    "PoolStats",
+    "PoolTimeout",
+    "PooledConnection",
+    "WrongThread",
+    "pools",
+]

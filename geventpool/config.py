@@ -1,0 +1,256 @@
+"""The settings of a pool: what they are called, what they may be, and the named profiles."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from .errors import ConfigError
+from .sizing import SizingPolicy, adaptive, fixed, poisson
+
+DEFAULT_MAX_SIZE: Final = 20
+"""Hard cap when nothing is said; docs/sizing.md has the measurement behind it."""
+
+DEFAULT_MAX_OVERFLOW: Final = 10
+"""What `QueuePool` adds to a `pool_size` that comes alone."""
+
+PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "default": {"pool_size": 10, "max_overflow": 5, "timeout": 30, "recycle": 1800, "pre_ping": True},
+    "development": {"pool_size": 5, "max_overflow": 0, "recycle": 3600, "echo": True},
+    "testing": {"pool_size": 1, "max_overflow": 0, "recycle": 3600},
+    "staging": {"pool_size": 15, "max_overflow": 10, "recycle": 1800, "pre_ping": True},
+    "production": {
+        "pool_size": 50,
+        "max_overflow": 25,
+        "timeout": 60,
+        "recycle": 1800,
+        "pre_ping": True,
+    },
+    "vps_lite": {"pool_size": 20, "max_overflow": 10, "timeout": 30, "recycle": 1800, "pre_ping": True},
+    "raspberry_pi": {"pool_size": 2, "max_overflow": 1, "recycle": 3600},
+    "high_traffic": {
+        "pool_size": 100,
+        "max_overflow": 50,
+        "timeout": 10,
+        "recycle": 1800,
+        "pre_ping": True,
+    },
+    "background_jobs": {
+        "pool_size": 20,
+        "max_overflow": 0,
+        "timeout": 300,
+        "recycle": 3600,
+        "pre_ping": True,
+    },
+    "microservice": {
+        "pool_size": 10,
+        "max_overflow": 5,
+        "timeout": 5,
+        "recycle": 1800,
+        "pre_ping": True,
+    },
+}
+"""Settings by the kind of program, as `profile=` takes them; anything said beside a profile wins."""
+
+_SIZINGS = ("adaptive", "poisson", "fixed")
+_RESETS = {
+    "smart": "smart",
+    True: "rollback",
+    "rollback": "rollback",
+    "commit": "commit",
+    None: None,
+    False: None,
+    "none": None,
+}
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """The settings of one pool, checked. Durations are seconds.
+
+    Attributes:
+        max_size: hard cap of connections in any state; `math.inf` for none.
+        min_idle: idle connections are never closed while the pool is no larger than this;
+            `warm_up()` opens this many ahead.
+        timeout: longest time that a caller waits for a connection, connecting included; `None`: for
+            ever; 0: take what is idle or fail.
+        recycle: a connection older than this is replaced before its next use; -1: never.
+        pre_ping: never lend an idle connection that may be dead. Costs a round trip only where the
+            socket cannot be watched.
+        ping_after: a connection idle for longer is pinged before it is lent, because a network
+            device that forgot it leaves no sign on the socket.
+        use_lifo: lend the connection that was returned last, so that surplus ones age and go.
+        cleaner: close idle connections by a hub timer; else `acquire` and `release` do it.
+        sizing: `"adaptive"`, `"poisson"`, `"fixed"` or a policy made by `geventpool.sizing`.
+        breakeven: the seconds of idling that one connect is worth; `None`: the sizing's default.
+        reset_on_return: `"smart"` sends a rollback only if the driver cannot rule out an open
+            transaction; `"rollback"` and `"commit"` send one always, `None` never.
+
+    Raises:
+        ConfigError: naming the setting, its value and the cure.
+    """
+
+    max_size: float = DEFAULT_MAX_SIZE
+    min_idle: int = 1
+    timeout: float | None = 30.0
+    recycle: float = -1
+    pre_ping: bool = False
+    ping_after: float = 60.0
+    use_lifo: bool = True
+    cleaner: bool = True
+    sizing: str | SizingPolicy = "adaptive"
+    breakeven: float | None = None
+    reset_on_return: str | bool | None = "smart"
+
+    def __post_init__(self) -> None:
+        if self.max_size != math.inf:
+            _whole("max_size", self.max_size, 1)
+        _whole("min_idle", self.min_idle, 0)
+        if self.min_idle > self.max_size:
+            raise ConfigError(
+                "min_idle", self.min_idle, f"is above max_size={self.max_size:g}; lower it"
+            )
+        if self.timeout is not None:
+            _seconds("timeout", self.timeout, "a number of seconds, 0 to never wait, or None")
+        if self.recycle != -1:
+            _seconds("recycle", self.recycle, "a number of seconds, or -1 for never")
+        _seconds("ping_after", self.ping_after, "a number of seconds; math.inf for never")
+        for name in ("pre_ping", "use_lifo", "cleaner"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(name, getattr(self, name), "give True or False")
+        if self.breakeven is not None:
+            _seconds("breakeven", self.breakeven, "a number of seconds above 0", least=1e-3)
+        try:
+            object.__setattr__(self, "reset_on_return", _RESETS[self.reset_on_return])
+        except (KeyError, TypeError):
+            raise ConfigError(
+                "reset_on_return",
+                self.reset_on_return,
+                "give 'smart', 'rollback', 'commit' or None",
+            ) from None
+        self.policy()
+
+    @property
+    def lifetime(self) -> float:
+        """`recycle` as a span of time: `math.inf` for never."""
+        return math.inf if self.recycle == -1 else self.recycle
+
+    def policy(self) -> SizingPolicy:
+        """A new sizing policy, without a history, for one pool."""
+        if isinstance(self.sizing, str):
+            if self.sizing == "fixed":
+                if self.breakeven is not None:
+                    raise ConfigError(
+                        "breakeven", self.breakeven, "has no meaning for sizing='fixed'; leave it out"
+                    )
+                return fixed(max_size=max(1, int(min(self.max_size, 1e9))))
+            if self.sizing == "adaptive":
+                return adaptive() if self.breakeven is None else adaptive(breakeven=self.breakeven)
+            if self.sizing == "poisson":
+                return poisson() if self.breakeven is None else poisson(open_interval=self.breakeven)
+        elif all(hasattr(self.sizing, name) for name in ("fresh", "closes_at", "open_delay")):
+            if self.breakeven is not None:
+                raise ConfigError(
+                    "breakeven", self.breakeven, "give it to the sizing policy instead"
+                )
+            return self.sizing.fresh()
+        raise ConfigError(
+            "sizing", self.sizing, f"give one of {', '.join(_SIZINGS)}, or a geventpool.sizing policy"
+        )
+
+
+def make_config(
+    *,
+    profile: str | None = None,
+    pool_size: int | None = None,
+    max_overflow: int | None = None,
+    max_size: float | None = None,
+    **settings: Any,
+) -> PoolConfig:
+    """Puts together what a user said, a profile and the defaults, in this order of precedence.
+
+    `None` means "not said", except for `timeout` and `reset_on_return`, where leaving them out does.
+
+    Args:
+        profile: a name from `PROFILES`.
+        pool_size: as in SQLAlchemy's `QueuePool`: with `max_overflow` it makes the hard cap; 0: none.
+        max_overflow: as in `QueuePool`; -1: no cap.
+        max_size: the hard cap itself, instead of the two.
+        **settings: fields of `PoolConfig`.
+
+    Raises:
+        ConfigError: naming the setting, its value and the cure.
+    """
+    known = {field.name for field in fields(PoolConfig)}
+    for name in settings.keys() - known:
+        nearest = difflib.get_close_matches(name, [*known, "pool_size", "max_overflow", "profile"], 1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ConfigError(name, settings[name], f"there is no such setting{hint}")
+    if max_size is not None and (pool_size is not None or max_overflow is not None):
+        raise ConfigError(
+            "max_size", max_size, "says the same as pool_size and max_overflow; give one or the other"
+        )
+    if profile is not None:
+        chosen = dict(profile_settings(profile))
+        chosen.pop("echo", None)
+        if max_size is None:
+            pool_size = chosen["pool_size"] if pool_size is None else pool_size
+            max_overflow = chosen["max_overflow"] if max_overflow is None else max_overflow
+        del chosen["pool_size"], chosen["max_overflow"]
+        settings = {**chosen, **settings}
+    policy = settings.get("sizing")
+    if pool_size is not None or max_overflow is not None:
+        max_size = _cap(pool_size, max_overflow)
+    if max_size is None:
+        max_size = getattr(policy, "max_size", None) or DEFAULT_MAX_SIZE
+    if "min_idle" not in settings and getattr(policy, "min_idle", None) is not None:
+        settings["min_idle"] = policy.min_idle  # type: ignore[union-attr]
+    return PoolConfig(max_size=max_size, **settings)
+
+
+def profile_settings(profile: str) -> Mapping[str, Any]:
+    """The settings of a profile.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    try:
+        return PROFILES[profile]
+    except (KeyError, TypeError):
+        raise ConfigError("profile", profile, f"give one of {', '.join(PROFILES)}") from None
+
+
+def split_cap(config: PoolConfig, pool_size: int | None) -> tuple[int, int]:
+    """`pool_size` and `max_overflow` as `QueuePool` would show them for this configuration."""
+    if config.max_size == math.inf:
+        return pool_size or 0, -1
+    size = int(config.max_size) if pool_size is None else pool_size
+    return size, int(config.max_size) - size
+
+
+def _cap(pool_size: int | None, max_overflow: int | None) -> float:
+    size = 5 if pool_size is None else pool_size
+    overflow = DEFAULT_MAX_OVERFLOW if max_overflow is None else max_overflow
+    _whole("pool_size", size, 0)
+    if size == 0:
+        _whole("max_overflow", overflow, -math.inf)
+        return math.inf
+    _whole("max_overflow", overflow, -1)
+    return math.inf if overflow == -1 else size + overflow
+
+
+def _whole(name: str, value: object, least: float) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(name, value, "give a whole number")
+    if value < least:
+        raise ConfigError(name, value, f"give {least} or more")
+
+
+def _seconds(name: str, value: object, wanted: str, least: float = 0.0) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(name, value, f"give {wanted}")
+    if math.isnan(value) or value < least:
+        raise ConfigError(name, value, f"give {wanted}")

@@ -1,0 +1,1 @@
+"""The resource pool: acquire, release, open, retire. Knows nothing of databases."""

@@ -1,0 +1,72 @@
+"""Retires idle entries when they are due.
+
+A hub timer without a reference rings when the longest-idle entry is due, and a greenlet closes what the
+policy no longer wants. Between two rings there is nothing: no greenlet, no poll, no thread, and no timer
+while nothing can become due.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from .waiter import Timer
+
+if TYPE_CHECKING:
+    from .pool import ResourcePool
+
+R = TypeVar("R")
+
+
+class Cleaner(Generic[R]):
+    """Asks the policy when the longest-idle entry is due, and retires it then.
+
+    Args:
+        pool: whose entries.
+        is_timed: False: no timer; `acquire` and `release` call `sweep` on their way.
+
+    Attributes:
+        is_armed: a timer runs.
+    """
+
+    def __init__(self, pool: ResourcePool[R], is_timed: bool) -> None:
+        self._pool = pool
+        self.is_timed = is_timed
+        self.is_armed = False
+        self._timer: Timer | None = None
+
+    def arm(self) -> None:
+        """Sets the timer for the longest-idle entry, if it can become due. Never switches."""
+        self.stop()
+        if not self.is_timed:
+            return
+        due = self._due()
+        if due < math.inf:
+            self.is_armed = True
+            clock = self._pool.clock
+            self._timer = clock.call_later(max(0.0, due - clock.now()), self._ring, ref=False)
+
+    def sweep(self) -> None:
+        """Retires what is due now; greenlets close it. Never switches."""
+        pool = self._pool
+        while self._due() <= pool.clock.now():
+            pool.discard(pool.ledger.idle[0], "idle")
+
+    def stop(self) -> None:
+        """Stops the timer."""
+        self.is_armed = False
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+
+    def _due(self) -> float:
+        pool = self._pool
+        ledger = pool.ledger
+        size = len(ledger.idle) + ledger.in_use
+        if not ledger.idle or size + ledger.opening <= pool.min_idle:
+            return math.inf
+        return pool.policy.closes_at(pool.clock.now(), size, ledger.idle[0].idle_since)
+
+    def _ring(self) -> None:
+        self.sweep()
+        self.arm()

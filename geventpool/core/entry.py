@@ -1,0 +1,63 @@
+"""One pooled resource and its state."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, Generic, TypeVar
+
+R = TypeVar("R")
+
+# Plain strings, because they are compared on every checkout; they are also what logs and `repr` show.
+OPENING: Final = "opening"
+IDLE: Final = "idle"
+IN_USE: Final = "in use"
+CLOSING: Final = "closing"
+CLOSED: Final = "closed"
+
+
+class Entry(Generic[R]):
+    """One place in the pool, from the moment that it is reserved until its resource is closed.
+
+    Times are seconds of the pool's monotonic clock.
+
+    Attributes:
+        resource: what `open` returned; `None` while opening.
+        state: `opening`, `idle`, `in use`, `closing` or `closed`.
+        opened_at: when `open` returned.
+        expires_at: from then on the entry is replaced instead of lent.
+        idle_since: when it was last returned.
+        taken_at: when it was last lent.
+        sure_until: until then an idle entry may be lent without a second look.
+        is_suspect: something happened on its socket: check before it is lent.
+        watch: the hub's eye on its socket while it is idle, if it has one.
+        cause: why it was taken out of circulation.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "cause",
+        "expires_at",
+        "idle_since",
+        "is_suspect",
+        "opened_at",
+        "resource",
+        "state",
+        "sure_until",
+        "taken_at",
+        "watch",
+    )
+
+    def __init__(self) -> None:
+        self.resource: R = None  # type: ignore[assignment]  # set before anybody sees the entry
+        self.state: str = OPENING
+        self.opened_at = 0.0
+        self.expires_at = math.inf
+        self.idle_since = 0.0
+        self.taken_at = 0.0
+        self.sure_until = 0.0
+        self.is_suspect = False
+        self.watch: Any = None
+        self.cause = ""
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.state} {self.resource!r}>"

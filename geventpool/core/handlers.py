@@ -1,0 +1,48 @@
+"""What a pool is told: how to treat a resource, and its limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+R = TypeVar("R")
+
+
+class Handlers(Protocol[R]):
+    """What the pool does with a resource. Only `open`, `close`, `check` and `reset` may switch."""
+
+    def open(self) -> R:
+        """Opens a resource; its errors reach the caller in line."""
+
+    def close(self, resource: R, cause: str) -> object:
+        """Closes it. An `Exception` is logged."""
+
+    def check(self, resource: R) -> bool:
+        """Asks the other side; False: dead."""
+
+    def must_check(self, resource: R, idle_for: float, is_watched: bool) -> bool:
+        """Must an idle resource be checked before it is lent?"""
+
+    def is_reset_needed(self, resource: R) -> bool:
+        """Must `reset` be called when it is released?"""
+
+    def reset(self, resource: R) -> bool:
+        """Makes it fit for the next caller; False: it is not to be used again."""
+
+    def fileno(self, resource: R) -> int | None:
+        """The socket to watch while it is idle."""
+
+    def is_farewell(self, resource: R, peeked: bytes) -> bool:
+        """Do these unsolicited bytes mean that the peer hangs up?"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The settings of a `ResourcePool`; see `geventpool.config.PoolConfig` for their meaning."""
+
+    max_size: float = 20
+    min_idle: int = 1
+    lifetime: float = math.inf
+    lifo: bool = True
+    cleaner: bool = True

@@ -1,0 +1,173 @@
+"""Opens resources in greenlets of its own, as many as the callers in line ask for.
+
+An open outlives the caller that asked for it: whoever is first in line when it is done gets it, and if
+nobody waits it is idle. A caller that is killed or times out therefore never tears down a connect that
+others could use.
+
+The number of opens in flight ramps up 1, 2, 4 … with each success and falls back to 1 with a failure,
+so that a server that comes back is not met by a herd.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import gevent
+
+from .entry import Entry
+from .waiter import Timer, Waiter
+
+if TYPE_CHECKING:
+    from .pool import ResourcePool
+
+R = TypeVar("R")
+
+_FIRST_PAUSE = 0.05
+_LONGEST_PAUSE = 5.0
+_NO_RAMP = 1 << 16
+
+
+class Opener(Generic[R]):
+    """Turns waiting callers into opens.
+
+    Attributes:
+        connect_time: decayed mean of what one open takes, in seconds; 0 until the first.
+        ramp: most opens in flight.
+        ahead: keep this many resources open even if nobody asks (`warm_up`).
+    """
+
+    def __init__(self, pool: ResourcePool[R]) -> None:
+        self._pool = pool
+        self.connect_time = 0.0
+        self.ramp = 1
+        self.ahead = 0
+        self._wanted = 0  # waiters that are to have a resource opened for them
+        self._failures = 0  # in a row
+        self._retry_at = 0.0
+        self._timer: Timer | None = None
+
+    def want(self, waiter: Waiter[Entry[R]], now: float) -> None:
+        """A caller has joined the line: opens for it, at once or when it has waited. Never switches."""
+        pool = self._pool
+        ledger = pool.ledger
+        if not (ledger.opening or ledger.in_use):
+            # Nothing is on its way to this caller, so the pause after a failure is not for it: it
+            # gets one attempt, and that attempt's error.
+            self._retry_at = 0.0
+        delay = pool.policy.open_delay(
+            now, len(ledger.waiting) - 1, ledger.opening, self.connect_time
+        )
+        if delay <= 0.0:
+            waiter.wants_open = True
+            self._wanted += 1
+            self.open_wanted(now)
+        elif self._timer is None:
+            self._set_timer(delay)
+
+    def unwant(self, waiter: Waiter[Entry[R]]) -> None:
+        """A caller has left the line, served or not. Its open goes on."""
+        if waiter.wants_open:
+            waiter.wants_open = False
+            self._wanted -= 1
+
+    def open_wanted(self, now: float, extra: int = 0) -> None:
+        """Starts the opens that are wanted and allowed. Never switches.
+
+        Args:
+            now: the pool's time.
+            extra: opens for callers that are not in line (`timeout=0`).
+        """
+        ledger = self._pool.ledger
+        if self._pool.is_closed:
+            return
+        while ledger.opening < self.ramp:
+            missing = min(self.ahead, ledger.max_size) - ledger.size
+            if ledger.opening >= self._wanted + extra and missing <= 0:
+                return
+            if self._failures and now < self._retry_at:
+                self._set_timer(self._retry_at - now)
+                return
+            entry = ledger.reserve()
+            if entry is None:
+                return
+            gevent.spawn(self._open, entry)
+
+    def stop(self) -> None:
+        """Starts nothing more: the pool is closed, or the process has forked."""
+        self.ahead = 0
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+
+    def _open(self, entry: Entry[R]) -> None:
+        pool = self._pool
+        ledger = pool.ledger
+        started = pool.clock.now()
+        try:
+            resource = pool.handlers.open()
+        except BaseException as error:  # whatever it is, it is the business of those who wait
+            ledger.open_failed(entry)
+            self._failed(error)
+        else:
+            now = pool.clock.now()
+            self._succeeded(now - started)
+            entry.resource = resource
+            pool.add_opened(entry, now)
+        self.open_wanted(pool.clock.now())
+
+    def _succeeded(self, seconds: float) -> None:
+        self.connect_time += (seconds - self.connect_time) * (0.3 if self.connect_time else 1.0)
+        self.ramp = min(self.ramp * 2, _NO_RAMP)
+        self._failures = 0
+
+    def _failed(self, error: BaseException) -> None:
+        """Refuses the first in line; all of them, if nothing is left that could serve them."""
+        pool = self._pool
+        ledger = pool.ledger
+        pool.counters.open_errors += 1
+        self.ramp = 1
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures, 16))
+        self._failures += 1
+        self._retry_at = pool.clock.now() + pause * random.uniform(0.5, 1.0)
+        is_hopeless = not (ledger.opening or ledger.in_use or ledger.closing)
+        for _ in range(len(ledger.waiting) if is_hopeless else min(1, len(ledger.waiting))):
+            waiter = ledger.waiting.popleft()
+            self.unwant(waiter)
+            waiter.refuse(error)
+            error = _again(error)
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+        # Somebody in line is a reason for the process to go on; opening ahead is none.
+        ref = bool(self._pool.ledger.waiting)
+        self._timer = self._pool.clock.call_later(seconds, self._ring, ref=ref)
+
+    def _ring(self) -> None:
+        """The first in line have waited as long as an open takes: opens for them. In the hub."""
+        assert self._timer is not None
+        self._timer.stop()
+        self._timer = None
+        pool = self._pool
+        now = pool.clock.now()
+        for waiter in pool.ledger.waiting:
+            if waiter.wants_open:
+                continue
+            left = waiter.parked_at + self.connect_time - now
+            if left > 1e-6:
+                self._set_timer(left)
+                break
+            waiter.wants_open = True
+            self._wanted += 1
+        self.open_wanted(now)
+
+
+def _again(error: BaseException) -> BaseException:
+    """The same error for another greenlet, so that their tracebacks do not pile up on one object."""
+    try:
+        again: Any = copy.copy(error)
+    except Exception:  # an exception class need not be copyable
+        return error
+    return again.with_traceback(error.__traceback__) if type(again) is type(error) else error

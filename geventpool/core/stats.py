@@ -1,0 +1,104 @@
+"""The figures of a pool: counters that only rise, and a frozen snapshot of everything."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# Seconds; the upper edges of the histogram of waits, the last bucket is everything beyond.
+WAIT_EDGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Counters:
+    """What has happened to a pool since it was made."""
+
+    __slots__ = (
+        "checkouts",
+        "closed",
+        "hold_seconds",
+        "open_errors",
+        "opened",
+        "pings",
+        "resets",
+        "timeouts",
+        "wait_counts",
+        "wait_seconds",
+        "waits",
+    )
+
+    def __init__(self) -> None:
+        self.checkouts = 0
+        self.hold_seconds = 0.0
+        self.waits = 0
+        self.wait_seconds = 0.0
+        self.wait_counts = [0] * (len(WAIT_EDGES) + 1)
+        self.timeouts = 0
+        self.opened = 0
+        self.open_errors = 0
+        self.closed: Counter[str] = Counter()
+        self.pings = 0
+        self.resets = 0
+
+    def waited(self, seconds: float) -> None:
+        """A caller's wait has ended, in whatever way."""
+        self.wait_seconds += seconds
+        self.wait_counts[bisect_left(WAIT_EDGES, seconds)] += 1
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """A snapshot of one pool. Durations are seconds; counts are since the pool was made.
+
+    Attributes:
+        name: the pool's name.
+        max_size: hard cap, `inf` for none.
+        min_idle: the pool never closes idle connections below this size.
+        size: connections in any state: idle + in use + opening + closing.
+        idle: ready to be lent.
+        in_use: lent.
+        opening: being connected.
+        closing: being closed.
+        waiting: callers in line.
+        level: how many connections the sizing wants to keep for the demand it sees.
+        mean_in_use: decayed mean of connections in use.
+        checkouts_per_second: decayed rate of requests.
+        checkouts: connections lent.
+        hold_seconds: time that returned connections had been lent, in sum.
+        waits: callers that had to wait in line.
+        wait_seconds: time spent in line, in sum.
+        wait_counts: how many waits ended within each of `WAIT_EDGES`, and beyond the last.
+        timeouts: callers that gave up at their deadline.
+        opened: connections opened.
+        open_errors: attempts that failed.
+        closed: connections closed, by cause.
+        pings: round trips spent on asking whether a connection lives.
+        resets: round trips spent on resetting a returned connection, where the pool does it.
+        connect_time: decayed mean of what opening one takes.
+    """
+
+    name: str
+    max_size: float
+    min_idle: int
+    size: int
+    idle: int
+    in_use: int
+    opening: int
+    closing: int
+    waiting: int
+    level: int
+    mean_in_use: float
+    checkouts_per_second: float
+    checkouts: int
+    hold_seconds: float
+    waits: int
+    wait_seconds: float
+    wait_counts: tuple[int, ...]
+    timeouts: int
+    opened: int
+    open_errors: int
+    closed: Mapping[str, int]
+    pings: int
+    resets: int
+    connect_time: float

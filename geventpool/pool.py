@@ -1,0 +1,270 @@
+"""Pooled DBAPI connections without any framework.
+
+    import pymysql
+    from geventpool import ConnectionPool
+
+    pool = ConnectionPool(lambda: pymysql.connect(host="127.0.0.1", user="shop", database="shop"))
+    with pool.connection() as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("select 1")
+        connection.commit()
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from . import drivers
+from .config import PoolConfig, make_config
+from .core.entry import IN_USE, Entry
+from .core.handlers import Limits
+from .core.pool import ResourcePool
+from .core.stats import PoolStats
+from .core.waiter import Clock
+from .drivers.base import Idle, State
+from .errors import BlockingDriverWarning, ConfigError
+
+R = TypeVar("R")
+
+log = logging.getLogger("geventpool")
+
+_warned: set[str] = set()
+_UNSAID: Any = object()
+
+
+class Door:
+    """What every kind of pool offers its user beside connections: figures, and settings at run time.
+
+    Attributes:
+        core: the resource pool behind the door.
+        config: its settings.
+    """
+
+    core: ResourcePool[Any]
+    config: PoolConfig
+
+    def configure(self, **settings: Any) -> None:
+        """Changes settings while the pool runs. Never switches greenlets.
+
+        Args:
+            **settings: as at construction; what is not said stays as it is.
+
+        Raises:
+            ConfigError: nothing has been changed then.
+        """
+        said = dict(vars(self.config))
+        if settings.keys() & {"pool_size", "max_overflow", "profile"}:
+            del said["max_size"]
+        if "cleaner" in settings:
+            raise ConfigError("cleaner", settings["cleaner"], "can only be set when the pool is made")
+        config = make_config(**{**said, **settings})
+        if settings.keys() & {"sizing", "breakeven"}:
+            self.core.policy = config.policy()
+        self.config = config
+        self.core.lifetime = config.lifetime
+        self.core.min_idle = config.min_idle
+        self.core.ledger.lifo = config.use_lifo
+        if self.core.opener.ahead:
+            self.core.opener.ahead = config.min_idle
+        self.core.resize(config.max_size)
+        self.core.cleaner.arm()
+
+    def resize(self, max_size: float) -> None:
+        """Changes the hard cap; surplus connections are closed as they become idle."""
+        self.configure(max_size=max_size)
+
+    def warm_up(self) -> None:
+        """Opens `min_idle` connections in the background, and keeps that many from then on."""
+        self.core.warm_up()
+
+    def stats(self) -> PoolStats:
+        """A frozen snapshot of all figures. Never switches greenlets."""
+        return self.core.stats()
+
+    def drain(self, timeout: float) -> bool:
+        """Waits up to `timeout` seconds until nothing is in use. Switches greenlets."""
+        return self.core.drain(timeout)
+
+    def close(self) -> None:
+        """Closes what is idle, refuses new callers; what is in use is closed when it comes back."""
+        self.core.close()
+
+
+class ConnectionHandlers:
+    """How the core treats a DBAPI connection, as far as the driver's file knows."""
+
+    def __init__(self, door: Door, connect: Callable[[], Any]) -> None:
+        self._door = door
+        self.open = connect
+
+    def close(self, connection: Any, cause: str) -> object:
+        """Closes it. May switch greenlets."""
+        return connection.close()
+
+    def check(self, connection: Any) -> bool:
+        """One round trip. Switches greenlets."""
+        return drivers.driver_for(connection).ping(connection)
+
+    def must_check(self, connection: Any, idle_for: float, is_watched: bool) -> bool:
+        """By `ping_after`; by `pre_ping` only where nobody watches the socket."""
+        config = self._door.config
+        if idle_for <= config.ping_after and (is_watched or not config.pre_ping):
+            return False
+        return drivers.driver_for(connection).needs_ping
+
+    def is_reset_needed(self, connection: Any) -> bool:
+        """Not if `smart` and the driver knows that no transaction is open."""
+        style = self._door.config.reset_on_return
+        if style == "smart":
+            return drivers.driver_for(connection).state(connection) is not State.CLEAN
+        return style is not None
+
+    def reset(self, connection: Any) -> bool:
+        """Ends an open transaction. Switches greenlets."""
+        if drivers.driver_for(connection).state(connection) is State.BROKEN:
+            return False
+        (connection.commit if self._door.config.reset_on_return == "commit" else connection.rollback)()
+        return True
+
+    def fileno(self, connection: Any) -> int | None:
+        """The socket to watch."""
+        return drivers.driver_for(connection).fileno(connection)
+
+    def is_farewell(self, connection: Any, peeked: bytes) -> bool:
+        """What the driver makes of unsolicited bytes."""
+        return drivers.driver_for(connection).unsolicited(connection, peeked) is Idle.DEAD
+
+
+def warn_if_blocking(connection: Any) -> None:
+    """Says once for each driver that it blocks the hub, and the cure."""
+    driver = drivers.driver_for(connection)
+    if driver.name not in _warned:
+        cure = driver.blocks_hub(connection)
+        if cure is not None:
+            _warned.add(driver.name)
+            warnings.warn(cure, BlockingDriverWarning, stacklevel=2)
+
+
+def make_core(
+    handlers: Any, config: PoolConfig, name: str, clock: Clock | None = None
+) -> ResourcePool[Any]:
+    """The resource pool for a configuration."""
+    limits = Limits(
+        max_size=config.max_size,
+        min_idle=config.min_idle,
+        lifetime=config.lifetime,
+        lifo=config.use_lifo,
+        cleaner=config.cleaner,
+    )
+    return ResourcePool(handlers, config.policy(), limits, name=name, clock=clock)
+
+
+class PooledConnection:
+    """A lent connection. Use it in a `with` statement, or call `close()` to give it back.
+
+    One that is dropped without either comes back by itself.
+
+    Attributes:
+        connection: the driver's own connection object.
+    """
+
+    __slots__ = ("_entry", "_pool", "connection")
+
+    def __init__(self, pool: ConnectionPool, entry: Entry[Any]) -> None:
+        self._pool = pool
+        self._entry: Entry[Any] | None = entry
+        self.connection = entry.resource
+
+    def close(self) -> None:
+        """Gives the connection back. A second call does nothing. May switch greenlets (reset)."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self._pool.core.release(entry)
+
+    def invalidate(self) -> None:
+        """Has the connection closed instead of given back. Never switches greenlets."""
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self._pool.core.discard(entry, "invalidated")
+
+    def __enter__(self) -> Any:
+        return self.connection
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+    def __del__(self) -> None:
+        # Garbage collection may run anywhere, in the hub too, so nothing is sent from here.
+        entry = self._entry
+        if entry is not None and entry.state is IN_USE and not sys.is_finalizing():
+            self._pool.core.abandon(entry)
+
+
+class ConnectionPool(Door):
+    """A pool of DBAPI connections.
+
+    Args:
+        connect: opens a connection, without arguments.
+        name: for messages and figures; by default that of the function's module.
+        clock: for tests: a `geventpool.testing.FakeClock`.
+        **settings: see `geventpool.config.PoolConfig`, `profile`, `pool_size` and `max_overflow`.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Any],
+        *,
+        name: str | None = None,
+        clock: Clock | None = None,
+        **settings: Any,
+    ) -> None:
+        if not callable(connect):
+            raise ConfigError("connect", connect, "give a function that opens a connection")
+        self.config = make_config(**settings)
+        self._connect = connect
+        self.core = make_core(
+            ConnectionHandlers(self, self._open), self.config, name or "pool", clock
+        )
+
+    def connection(self, timeout: float | None = _UNSAID) -> PooledConnection:
+        """Lends a connection. Never switches greenlets when one is idle.
+
+        Args:
+            timeout: seconds to wait, connecting included; 0: take what is idle or fail; `None`: for
+                ever; by default the pool's `timeout`.
+
+        Raises:
+            PoolTimeout: none came in time.
+            PoolClosed: the pool is closed.
+            Exception: what the driver raised when it could not connect.
+        """
+        entry = self.core.acquire(self.config.timeout if timeout is _UNSAID else timeout)
+        return PooledConnection(self, entry)
+
+    def status(self) -> str:
+        """All figures in one line."""
+        return self.core.status()
+
+    def __repr__(self) -> str:
+        return repr(self.core)
+
+    def _open(self) -> Any:
+        connection = self._connect()
+        warn_if_blocking(connection)
+        return connection
