@@ -68,6 +68,7 @@ class Door:
         self.config = config
         self.core.lifetime = config.lifetime
         self.core.min_idle = config.min_idle
+        self.core.checks_unwatched = config.pre_ping
         self.core.ledger.lifo = config.use_lifo
         if self.core.opener.ahead:
             self.core.opener.ahead = config.min_idle
@@ -159,6 +160,7 @@ def make_core(
         min_idle=config.min_idle,
         lifetime=config.lifetime,
         lifo=config.use_lifo,
+        checks_unwatched=config.pre_ping,
         cleaner=config.cleaner,
     )
     return ResourcePool(handlers, config.policy(), limits, name=name, clock=clock)

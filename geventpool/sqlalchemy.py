@@ -193,7 +193,8 @@ class GeventPool(Door, Pool):
         max_overflow: int | None = None,
         timeout: float | None | str = "unsaid",
         use_lifo: bool | None = None,
-        *,
+        # Not keyword-only, because create_engine finds the arguments that it may pass on by reading
+        # the positional ones.
         max_size: float | None = None,
         min_idle: int | None = None,
         sizing: Any = None,

@@ -45,4 +45,5 @@ class Limits:
     min_idle: int = 1
     lifetime: float = math.inf
     lifo: bool = True
+    checks_unwatched: bool = False
     cleaner: bool = True

@@ -4,8 +4,11 @@ An open outlives the caller that asked for it: whoever is first in line when it 
 nobody waits it is idle. A caller that is killed or times out therefore never tears down a connect that
 others could use.
 
-The number of opens in flight ramps up 1, 2, 4 … with each success and falls back to 1 with a failure,
-so that a server that comes back is not met by a herd.
+How many at once: a burst begins with one open and ramps up 2, 4 … as they succeed, because what is in use
+often comes back before an open is done. A caller that has waited for as long as an open takes has seen
+that nothing comes back: for it one is opened whatever the ramp says, so that nobody waits for longer than
+two opens take. Not so while the server has not yet shown, by three successes since its last failure, that
+it can take it: a server that comes back is not met by a herd.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ R = TypeVar("R")
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
-_NO_RAMP = 1 << 16
+_PROOF = 3
 
 
 class Opener(Generic[R]):
@@ -34,7 +37,7 @@ class Opener(Generic[R]):
 
     Attributes:
         connect_time: decayed mean of what one open takes, in seconds; 0 until the first.
-        ramp: most opens in flight.
+        ramp: most opens in flight for callers that have only just come.
         ahead: keep this many resources open even if nobody asks (`warm_up`).
     """
 
@@ -43,8 +46,10 @@ class Opener(Generic[R]):
         self.connect_time = 0.0
         self.ramp = 1
         self.ahead = 0
-        self._wanted = 0  # waiters that are to have a resource opened for them
+        self._wanted = 0  # waiters for whom the policy would not wait for a return
+        self._overdue = 0  # waiters that have waited for as long as an open takes
         self._failures = 0  # in a row
+        self._successes = 0  # since the last failure
         self._retry_at = 0.0
         self._timer: Timer | None = None
 
@@ -56,20 +61,19 @@ class Opener(Generic[R]):
             # Nothing is on its way to this caller, so the pause after a failure is not for it: it
             # gets one attempt, and that attempt's error.
             self._retry_at = 0.0
-        delay = pool.policy.open_delay(
-            now, len(ledger.waiting) - 1, ledger.opening, self.connect_time
-        )
-        if delay <= 0.0:
+        ahead = len(ledger.waiting) - 1
+        if pool.policy.open_delay(now, ahead, ledger.opening, self.connect_time) <= 0.0:
             waiter.wants_open = True
             self._wanted += 1
             self.open_wanted(now)
-        elif self._timer is None:
-            self._set_timer(delay)
+        if self._timer is None and self.connect_time:
+            self._set_timer(self.connect_time)
 
     def unwant(self, waiter: Waiter[Entry[R]]) -> None:
         """A caller has left the line, served or not. Its open goes on."""
-        if waiter.wants_open:
-            waiter.wants_open = False
+        if waiter.is_overdue:
+            self._overdue -= 1
+        elif waiter.wants_open:
             self._wanted -= 1
 
     def open_wanted(self, now: float, extra: int = 0) -> None:
@@ -79,12 +83,17 @@ class Opener(Generic[R]):
             now: the pool's time.
             extra: opens for callers that are not in line (`timeout=0`).
         """
-        ledger = self._pool.ledger
-        if self._pool.is_closed:
+        pool = self._pool
+        ledger = pool.ledger
+        if pool.is_closed:
             return
-        while ledger.opening < self.ramp:
+        while True:
             missing = min(self.ahead, ledger.max_size) - ledger.size
-            if ledger.opening >= self._wanted + extra and missing <= 0:
+            wanted = max(self._wanted + self._overdue + extra, ledger.opening + missing)
+            allowed = self.ramp
+            if self._successes >= _PROOF:
+                allowed = max(allowed, self._overdue)
+            if ledger.opening >= min(wanted, allowed):
                 return
             if self._failures and now < self._retry_at:
                 self._set_timer(self._retry_at - now)
@@ -115,11 +124,14 @@ class Opener(Generic[R]):
             self._succeeded(now - started)
             entry.resource = resource
             pool.add_opened(entry, now)
-        self.open_wanted(pool.clock.now())
+        if not (ledger.opening or ledger.waiting):
+            self.ramp = 1  # the burst is over
+        self._look_for_overdue(pool.clock.now())
 
     def _succeeded(self, seconds: float) -> None:
         self.connect_time += (seconds - self.connect_time) * (0.3 if self.connect_time else 1.0)
-        self.ramp = min(self.ramp * 2, _NO_RAMP)
+        self.ramp += 1
+        self._successes += 1
         self._failures = 0
 
     def _failed(self, error: BaseException) -> None:
@@ -130,13 +142,27 @@ class Opener(Generic[R]):
         self.ramp = 1
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures, 16))
         self._failures += 1
+        self._successes = 0
         self._retry_at = pool.clock.now() + pause * random.uniform(0.5, 1.0)
         is_hopeless = not (ledger.opening or ledger.in_use or ledger.closing)
         for _ in range(len(ledger.waiting) if is_hopeless else min(1, len(ledger.waiting))):
-            waiter = ledger.waiting.popleft()
-            self.unwant(waiter)
-            waiter.refuse(error)
+            pool.refuse_first(error)
             error = _again(error)
+
+    def _look_for_overdue(self, now: float) -> None:
+        """Opens for those who have waited as long as an open takes; sets the timer for the next."""
+        for waiter in self._pool.ledger.waiting:
+            if waiter.is_overdue:
+                continue
+            left = waiter.parked_at + self.connect_time - now
+            if left > 1e-6 or not self.connect_time:
+                if self.connect_time:
+                    self._set_timer(left)
+                break
+            self.unwant(waiter)
+            waiter.is_overdue = True
+            self._overdue += 1
+        self.open_wanted(now)
 
     def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:
@@ -146,22 +172,10 @@ class Opener(Generic[R]):
         self._timer = self._pool.clock.call_later(seconds, self._ring, ref=ref)
 
     def _ring(self) -> None:
-        """The first in line have waited as long as an open takes: opens for them. In the hub."""
-        assert self._timer is not None
-        self._timer.stop()
-        self._timer = None
-        pool = self._pool
-        now = pool.clock.now()
-        for waiter in pool.ledger.waiting:
-            if waiter.wants_open:
-                continue
-            left = waiter.parked_at + self.connect_time - now
-            if left > 1e-6:
-                self._set_timer(left)
-                break
-            waiter.wants_open = True
-            self._wanted += 1
-        self.open_wanted(now)
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+        self._look_for_overdue(self._pool.clock.now())
 
 
 def _again(error: BaseException) -> BaseException:

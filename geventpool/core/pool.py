@@ -62,6 +62,7 @@ class ResourcePool(Generic[R]):
         self.hub: Any = None
         self.lifetime = limits.lifetime
         self.min_idle = limits.min_idle
+        self.checks_unwatched = limits.checks_unwatched
         self._cleaner_is_timed = limits.cleaner
         self._begin(policy, limits.max_size, limits.lifo)
         registry.add(self)
@@ -101,7 +102,12 @@ class ResourcePool(Generic[R]):
         policy.requested(now)
         if not self._cleaner_is_timed:
             self.cleaner.sweep()
-        entry = self._take(now)
+        entry = self.ledger.take()
+        if entry is not None:  # as in `_take`, for one frame less
+            if entry.watch is not None:
+                entry.watch.stop()
+            entry.taken_at = now
+            policy.rose(now, self.ledger.in_use)
         if entry is None or now >= entry.sure_until:
             entry = self._acquire_slowly(entry, now, timeout)
         self.counters.checkouts += 1
@@ -193,7 +199,7 @@ class ResourcePool(Generic[R]):
         self.is_closed = True
         self.opener.stop()
         while self.ledger.waiting:
-            self._refuse_first(PoolClosed(f"{self!r} was closed"))
+            self.refuse_first(PoolClosed(f"{self!r} was closed"))
         self.close_idle("closed")
 
     def drain(self, timeout: float) -> bool:
@@ -204,6 +210,8 @@ class ResourcePool(Generic[R]):
         """
         if not self.ledger.in_use and not self.ledger.waiting:
             return True
+        if timeout <= 0:
+            return False
         waiter: Waiter[bool] = Waiter(self.clock.now())
         self._drainers.append(waiter)
         try:
@@ -258,17 +266,24 @@ class ResourcePool(Generic[R]):
         self._opened.add(entry)
         entry.opened_at = now
         entry.expires_at = now + self.lifetime
+        self.liveness.add_watch(entry)
         waiter = self.ledger.opened(entry)
         if waiter is not None:
             self.policy.rose(now, self.ledger.in_use)
             self._serve(waiter, entry, now)
         else:
             self._rest(entry, now)
-            self.cleaner.arm()
+        self.cleaner.arm()  # there is one more, so the longest idle may be due earlier
+
+    def refuse_first(self, error: BaseException) -> None:
+        """Gives the first in line an error instead of a resource. Never switches."""
+        waiter = self.ledger.waiting.popleft()
+        self.opener.unwant(waiter)
+        waiter.refuse(error)
 
     def _retire(self, entry: Entry[R], cause: str) -> None:
         """Takes an entry out of circulation, to be closed. Never switches."""
-        if entry.state is IDLE and entry.watch is not None:
+        if entry.watch is not None:
             entry.watch.stop()
         was_in_use = entry.state is IN_USE
         self.ledger.retire(entry)
@@ -302,6 +317,17 @@ class ResourcePool(Generic[R]):
         except Exception:
             log.exception("%r: error in the background", self)
 
+    def _acquire_slowly(
+        self, entry: Entry[R] | None, now: float, timeout: float | None
+    ) -> Entry[R]:
+        deadline = math.inf if timeout is None else now + timeout
+        while entry is not None:
+            if now < entry.sure_until or self._is_sound(entry, now, deadline):
+                return entry
+            now = self.clock.now()
+            entry = self._take(now)
+        return self._wait(deadline, now)
+
     def _take(self, now: float) -> Entry[R] | None:
         entry = self.ledger.take()
         if entry is not None:
@@ -310,18 +336,6 @@ class ResourcePool(Generic[R]):
             entry.taken_at = now
             self.policy.rose(now, self.ledger.in_use)
         return entry
-
-    def _acquire_slowly(
-        self, entry: Entry[R] | None, now: float, timeout: float | None
-    ) -> Entry[R]:
-        deadline = math.inf if timeout is None else now + timeout
-        while True:
-            if entry is None:
-                return self._wait(deadline, now)
-            if now < entry.sure_until or self._is_sound(entry, now, deadline):
-                return entry
-            now = self.clock.now()
-            entry = self._take(now)
 
     def _is_sound(self, entry: Entry[R], now: float, deadline: float) -> bool:
         """Looks at an entry that was just taken; discards it unless it can be lent."""
@@ -439,9 +453,11 @@ class ResourcePool(Generic[R]):
     def _rest(self, entry: Entry[R], now: float) -> None:
         """An entry has become idle: from now on the hub watches it."""
         entry.idle_since = now
-        self.liveness.watch(entry)
-        is_sure = not self.handlers.must_check(entry.resource, 0.0, entry.watch is not None)
-        entry.sure_until = min(now + _SURE_FOR, entry.expires_at) if is_sure else -math.inf
+        entry.sure_until = min(now + _SURE_FOR, entry.expires_at)
+        if entry.watch is not None:
+            entry.watch.start()
+        elif self.checks_unwatched:
+            entry.sure_until = -math.inf
 
     def _evict(self, entry: Entry[R]) -> None:
         """The peer of an idle entry has hung up. Runs in the hub."""
@@ -452,11 +468,6 @@ class ResourcePool(Generic[R]):
         if entry.state is not CLOSED:  # else the process has forked while it was being closed
             self.ledger.closed(entry)
         self.opener.open_wanted(self.clock.now())
-
-    def _refuse_first(self, error: BaseException) -> None:
-        waiter = self.ledger.waiting.popleft()
-        self.opener.unwant(waiter)
-        waiter.refuse(error)
 
     def _timed_out(self, seconds: float) -> PoolTimeout:
         self.counters.timeouts += 1
@@ -485,7 +496,7 @@ class ResourcePool(Generic[R]):
         self.opener.stop()
         self.cleaner.stop()
         while self.ledger.waiting:
-            self._refuse_first(PoolClosed(f"{self!r} belongs to the parent of this process"))
+            self.refuse_first(PoolClosed(f"{self!r} belongs to the parent of this process"))
         registry.disown(self._opened, self.handlers.fileno)
         self._begin(self.policy.fresh(), self.ledger.max_size, self.ledger.lifo)
         self.hub = None

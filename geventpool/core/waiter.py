@@ -61,10 +61,20 @@ class Waiter(Generic[T]):
         error: what it was refused with.
         is_settled: one of the two has come.
         parked_at: when it began to wait, in seconds of the pool's clock.
-        wants_open: the opener opens a connection for it.
+        wants_open: the policy would not have it wait for a return.
+        is_overdue: it has waited for as long as an open takes.
     """
 
-    __slots__ = ("_greenlet", "_is_expired", "error", "is_settled", "parked_at", "value", "wants_open")
+    __slots__ = (
+        "_greenlet",
+        "_is_expired",
+        "error",
+        "is_overdue",
+        "is_settled",
+        "parked_at",
+        "value",
+        "wants_open",
+    )
 
     def __init__(self, parked_at: float = 0.0) -> None:
         self.value: T | None = None
@@ -72,6 +82,7 @@ class Waiter(Generic[T]):
         self.is_settled = False
         self.parked_at = parked_at
         self.wants_open = False
+        self.is_overdue = False
         self._greenlet: Any = getcurrent()
         self._is_expired = False
 
