@@ -141,9 +141,10 @@ class ConnectionHandlers:
         return drivers.driver_for(connection).unsolicited(connection, peeked) is Idle.DEAD
 
 
-def warn_if_blocking(connection: Any) -> None:
-    """Says once for each driver that it blocks the hub, and the cure."""
+def adopt(connection: Any) -> None:
+    """Has the driver's file prepare a new connection; says once for each driver if it blocks the hub."""
     driver = drivers.driver_for(connection)
+    driver.adopt(connection)
     if driver.name not in _warned:
         cure = driver.blocks_hub(connection)
         if cure is not None:
@@ -268,5 +269,5 @@ class ConnectionPool(Door):
 
     def _open(self) -> Any:
         connection = self._connect()
-        warn_if_blocking(connection)
+        adopt(connection)
         return connection

@@ -29,7 +29,7 @@ from .config import make_config, profile_settings, split_cap
 from .core.entry import CLOSED, IN_USE, Entry
 from .drivers.base import State
 from .errors import ConfigError, PoolTimeout
-from .pool import ConnectionHandlers, Door, make_core, warn_if_blocking
+from .pool import ConnectionHandlers, Door, adopt, make_core
 
 _PREFIX = "geventpool_"
 _REPLACED = ("expired", "dead", "invalidated", "check interrupted")
@@ -250,7 +250,6 @@ class GeventPool(Door, Pool):
             _dispatch=_dispatch,
         )
         self._spares: list[_Record] = []  # records without a connection, kept for the next one
-        self._has_warned = False
         if dialect is not None and getattr(dialect, "dbapi", None) is not None:
             drivers.tune(getattr(dialect.dbapi, "__name__", ""))
         self.core = make_core(_RecordHandlers(self), config, logging_name or _name_of(dialect))
@@ -395,9 +394,7 @@ class GeventPool(Door, Pool):
                 raise
         else:
             record = _Record(self)
-        if not self._has_warned:
-            self._has_warned = True
-            warn_if_blocking(record.dbapi_connection)
+        adopt(record.dbapi_connection)
         return record
 
     def _ping(self, record: _Record) -> bool:

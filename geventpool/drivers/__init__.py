@@ -1,0 +1,52 @@
+"""What is known of each DBAPI: its socket, its transaction state, whether it is cooperative.
+
+One small file for each, found by the name of the module that a connection's class comes from. Importing
+these files imports no DBAPI.
+"""
+
+from __future__ import annotations
+
+from .base import Driver, Idle, State
+from .mysqldb import MySQLdb
+from .pg8000 import Pg8000
+from .psycopg import Psycopg
+from .psycopg2 import Psycopg2
+from .pymysql import PyMySQL
+from .sqlite3 import Sqlite3
+
+__all__ = ["Driver", "Idle", "State", "driver_for", "tune"]
+
+_UNKNOWN = Driver()
+_BY_MODULE: dict[str, Driver] = {
+    driver.name: driver
+    for driver in (PyMySQL(), MySQLdb(), Psycopg2(), Psycopg(), Pg8000(), Sqlite3())
+}
+_by_class: dict[type, Driver] = {}
+
+
+def driver_for(connection: object) -> Driver:
+    """What is known of a connection's DBAPI. Never switches greenlets."""
+    kind = type(connection)
+    driver = _by_class.get(kind)
+    if driver is None:
+        driver = _by_class[kind] = _find(kind)
+    return driver
+
+
+def tune(module_name: str) -> None:
+    """Makes a DBAPI open connections without stalling the hub, where it does and there is a cure.
+
+    Args:
+        module_name: name of the DBAPI module, which the caller has imported.
+    """
+    driver = _BY_MODULE.get(module_name.partition(".")[0])
+    if driver is not None:
+        driver.tune()
+
+
+def _find(kind: type) -> Driver:
+    for base in kind.__mro__:
+        driver = _BY_MODULE.get(base.__module__.partition(".")[0])
+        if driver is not None:
+            return driver
+    return _UNKNOWN

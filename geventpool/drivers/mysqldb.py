@@ -1,0 +1,43 @@
+"""mysqlclient (MySQLdb): a C library that blocks the hub while it waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Driver, Idle, State, is_patched
+
+
+class MySQLdb(Driver):
+    """mysqlclient 2.1 and later. It does not tell its transaction state."""
+
+    name = "MySQLdb"
+
+    def fileno(self, connection: Any) -> int | None:
+        if not connection.open:
+            return None
+        number: int = connection.fileno()
+        return number
+
+    def state(self, connection: Any) -> State:
+        return State.UNKNOWN if connection.open else State.BROKEN
+
+    def unsolicited(self, connection: Any, peeked: bytes) -> Idle:
+        # A TLS record begins with its type, 20 to 23, and its version, 3; a packet of the plain
+        # protocol with its length and a sequence number.
+        looks_like_tls = len(peeked) > 1 and 20 <= peeked[0] <= 23 and peeked[1] == 3
+        return Idle.SUSPECT if looks_like_tls else Idle.DEAD
+
+    def ping(self, connection: Any) -> bool:
+        try:
+            connection.ping()
+        except Exception:
+            return False
+        return True
+
+    def blocks_hub(self, connection: Any) -> str | None:
+        if not is_patched():
+            return None
+        return (
+            "mysqlclient (MySQLdb) blocks the gevent hub during every query, and with it all greenlets "
+            "of the process: use PyMySQL instead (mysql+pymysql://…)"
+        )

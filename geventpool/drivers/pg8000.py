@@ -1,0 +1,83 @@
+"""pg8000: pure Python, cooperative by monkey-patching.
+
+Its transaction state is that of the last ReadyForQuery message, and it does not notice when a query is
+abandoned half-way. A connection that the pool opens therefore keeps account of whether it owes the server
+a read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Driver, Idle, State, is_tls, postgresql_unsolicited, python_fileno
+
+_STATES = {b"I": State.CLEAN, b"T": State.IN_TRANSACTION, b"E": State.IN_TRANSACTION}
+
+_accountants: dict[type, type] = {}
+
+
+class Pg8000(Driver):
+    """pg8000 1.29 and later."""
+
+    name = "pg8000"
+
+    def adopt(self, connection: Any) -> None:
+        kind = type(connection)
+        if kind not in _accountants:
+            _accountants[kind] = _accountant(kind) if hasattr(kind, "handle_messages") else kind
+        connection.__class__ = _accountants[kind]
+
+    def fileno(self, connection: Any) -> int | None:
+        return python_fileno(connection._usock)
+
+    def state(self, connection: Any) -> State:
+        if connection._usock is None or getattr(connection, "_owes_a_read", False):
+            return State.BROKEN
+        if not getattr(type(connection), "_is_accountant", False):
+            return State.UNKNOWN
+        status = connection._transaction_status
+        return State.UNKNOWN if status is None else _STATES.get(bytes(status), State.UNKNOWN)
+
+    def unsolicited(self, connection: Any, peeked: bytes) -> Idle:
+        return postgresql_unsolicited(peeked, is_tls(connection._usock))
+
+    def ping(self, connection: Any) -> bool:
+        try:
+            connection.execute_simple("SELECT 1")
+        except Exception:
+            return False
+        return True
+
+
+def _accountant(kind: Any) -> type:
+    """The same class, but it knows whether it has read to the end of an answer."""
+
+    def _send_message(self: Any, *arguments: Any) -> Any:
+        self._owes_a_read = True
+        return kind._send_message(self, *arguments)
+
+    def send_EXECUTE(self: Any) -> Any:  # noqa: N802  # pg8000's name
+        self._owes_a_read = True
+        return kind.send_EXECUTE(self)
+
+    def handle_messages(self: Any, context: Any) -> Any:
+        self._owes_a_read = True
+        try:
+            kind.handle_messages(self, context)
+        except Exception as error:
+            # The database's own errors are raised after the answer was read to its end.
+            self._owes_a_read = error is not context.error
+            raise
+        self._owes_a_read = False
+
+    namespace = {
+        "__doc__": kind.__doc__,
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "_is_accountant": True,
+        "_owes_a_read": False,
+        "_send_message": _send_message,
+        "handle_messages": handle_messages,
+        "send_EXECUTE": send_EXECUTE,
+    }
+    return type(kind.__name__, (kind,), namespace)

@@ -1,0 +1,136 @@
+"""PyMySQL: pure Python, cooperative by monkey-patching; tells its transaction state and its socket.
+
+Two things are added to it. A connection that the pool opens is told to think of itself as in a
+transaction while it waits for a reply, because an error packet carries no status flags and a kill leaves
+no reply at all. And `tune` makes one TLS context for equal settings: PyMySQL builds one for each connect,
+which reads the system's certificates and costs about 17 ms of CPU in which the whole worker stands still.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from .base import Driver, Idle, State, is_tls, python_fileno
+
+_IN_TRANSACTION = 0x0001  # SERVER_STATUS_IN_TRANS
+_MORE_RESULTS = 0x0008  # SERVER_MORE_RESULTS_EXISTS
+
+_FILES = ("ca", "capath", "cert", "key")
+_MOST_CONTEXTS = 32
+
+_pessimists: dict[type, type] = {}
+
+
+class PyMySQL(Driver):
+    """PyMySQL 1.0 and later."""
+
+    name = "pymysql"
+
+    def tune(self) -> None:
+        connections = sys.modules.get("pymysql.connections")
+        if connections is not None:
+            share_tls_contexts(connections.Connection)
+
+    def adopt(self, connection: Any) -> None:
+        kind = type(connection)
+        if kind not in _pessimists:
+            _pessimists[kind] = _pessimist(kind) if hasattr(kind, "_read_query_result") else kind
+        connection.__class__ = _pessimists[kind]
+
+    def fileno(self, connection: Any) -> int | None:
+        return python_fileno(connection._sock)
+
+    def state(self, connection: Any) -> State:
+        if connection._sock is None:
+            return State.BROKEN
+        result = connection._result
+        if not getattr(type(connection), "_is_pessimist", False) or (
+            result is not None and (result.unbuffered_active or result.has_next)
+        ):
+            return State.UNKNOWN
+        flags = connection.server_status
+        return State.IN_TRANSACTION if flags & (_IN_TRANSACTION | _MORE_RESULTS) else State.CLEAN
+
+    def unsolicited(self, connection: Any, peeked: bytes) -> Idle:
+        # The protocol knows no unasked-for packet but the error before a server closes.
+        return Idle.SUSPECT if is_tls(connection._sock) else Idle.DEAD
+
+    def ping(self, connection: Any) -> bool:
+        try:
+            connection.ping(reconnect=False)
+        except Exception:
+            return False
+        return True
+
+
+def _pessimist(kind: type) -> type:
+    """The same class, but in a transaction until the server says otherwise."""
+
+    def _execute_command(self: Any, command: Any, sql: Any) -> Any:
+        self.server_status |= _IN_TRANSACTION
+        return kind._execute_command(self, command, sql)  # type: ignore[attr-defined]
+
+    namespace = {
+        "__doc__": kind.__doc__,
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "_execute_command": _execute_command,
+        "_is_pessimist": True,
+    }
+    return type(kind.__name__, (kind,), namespace)
+
+
+def share_tls_contexts(connection_class: Any) -> None:
+    """Has connections with equal TLS settings share one context. Idempotent.
+
+    What the settings mean is left to PyMySQL: its own method makes the context, once. A file that is
+    named by a setting and has changed since makes for other settings. Where anything is not as expected,
+    the method is called as ever.
+    """
+    make = getattr(connection_class, "_create_ssl_ctx", None)
+    if make is None or getattr(make, "_is_shared", False):
+        return
+    contexts: OrderedDict[object, ssl.SSLContext] = OrderedDict()
+
+    def _create_ssl_ctx(self: Any, sslp: Any) -> Any:
+        key = _key(sslp)
+        if key is None:
+            return make(self, sslp)
+        context = contexts.get(key)
+        if context is None:
+            context = contexts[key] = make(self, sslp)
+            if len(contexts) > _MOST_CONTEXTS:
+                contexts.popitem(last=False)
+        return context
+
+    shared: Callable[..., Any] = _create_ssl_ctx
+    shared._is_shared = True  # type: ignore[attr-defined]
+    connection_class._create_ssl_ctx = shared
+
+
+def _key(sslp: Any) -> object:
+    """Equal for equal settings and unchanged files; `None` if that cannot be told."""
+    if type(sslp) is not dict:
+        return None
+    paths = ssl.get_default_verify_paths()
+    files = [sslp.get(name) for name in _FILES] + [paths.cafile, paths.capath]
+    try:
+        key = (
+            # The types too, because True == 1 == 1.0, and PyMySQL tells them apart.
+            frozenset((name, type(value), value) for name, value in sslp.items()),
+            tuple(None if file is None else _stamp(file) for file in files),
+        )
+        hash(key)
+    except (OSError, TypeError, ValueError):
+        return None
+    return key
+
+
+def _stamp(path: Any) -> tuple[int, int, int, int]:
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev

@@ -1,0 +1,37 @@
+"""sqlite3: a library in the process. No socket, nothing to lose, and it blocks the hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Driver, State, is_patched
+
+
+class Sqlite3(Driver):
+    """The standard library's sqlite3."""
+
+    name = "sqlite3"
+    needs_ping = False
+
+    def state(self, connection: Any) -> State:
+        try:
+            return State.IN_TRANSACTION if connection.in_transaction else State.CLEAN
+        except Exception:  # ProgrammingError: it is closed
+            return State.BROKEN
+
+    def blocks_hub(self, connection: Any) -> str | None:
+        if not is_patched() or not _file_of(connection):
+            return None
+        return (
+            "sqlite3 blocks the gevent hub while it works, and all greenlets of the process while it "
+            "waits for another's lock: fine for development and tests; for a server under load use "
+            "PostgreSQL or MySQL"
+        )
+
+
+def _file_of(connection: Any) -> str:
+    try:
+        rows = connection.execute("PRAGMA database_list").fetchall()
+    except Exception:
+        return ""
+    return next((row[2] for row in rows if row[1] == "main"), "") or ""

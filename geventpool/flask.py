@@ -1,0 +1,196 @@
+"""The Flask door: every engine of Flask-SQLAlchemy on a geventpool.
+
+::
+
+    db = SQLAlchemy()
+    pool = GeventPool(db=db)
+
+    def create_app():
+        app = Flask(__name__)
+        db.init_app(app)
+        pool.init_app(app)
+
+The order of the two `init_app` calls is free, and ``GeventPool(app, db)`` does it in one. With one
+database the extension isn't even needed: `SQLALCHEMY_ENGINE_OPTIONS = {"poolclass": GeventPool}`
+(that one of `geventpool.sqlalchemy`) does the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, appcontext_pushed, current_app, request_started
+from flask.globals import app_ctx
+from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
+
+from geventpool import sqlalchemy as door
+from geventpool.config import make_config
+from geventpool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from flask_sqlalchemy import SQLAlchemy
+    from sqlalchemy.engine import Engine
+
+__all__ = ["GeventPool"]
+
+PREFIX = "GEVENTPOOL_"
+
+# Belongs to geventpool.gunicorn, and comes along when the environment is read into app.config.
+NOT_SETTINGS = frozenset({"GEVENTPOOL_DRAIN_TIMEOUT"})
+
+# SQLAlchemy's pools of a database in memory: it lives in its one connection, so that a pool of
+# several would hand out as many empty databases.
+MEMORY_POOLS = (StaticPool, SingletonThreadPool)
+
+# What only SQLAlchemy's kind of pool takes.
+LOGGING = frozenset({"echo", "logging_name"})
+
+logger = logging.getLogger("geventpool.flask")
+
+
+class GeventPool:
+    """Puts each engine of an application's Flask-SQLAlchemy, one per bind, on a geventpool.
+
+    The settings are those of `geventpool.sqlalchemy.GeventPool` and hold for every bind;
+    ``app.config`` overrides them with keys such as `GEVENTPOOL_POOL_SIZE`. A bind that needs
+    others gets them from Flask-SQLAlchemy itself, and the extension leaves its engine as it is::
+
+        SQLALCHEMY_BINDS = {"reports": {"url": ..., "poolclass": GeventPool, "pool_size": 2}}
+
+    A SQLite database in memory keeps SQLAlchemy's pool of one connection: that connection is the
+    database.
+
+    Args:
+        app: the application to set up now; without it, call `init_app`.
+        db: the application's Flask-SQLAlchemy object; without it, the one registered there.
+        **settings: arguments of `geventpool.sqlalchemy.GeventPool`.
+
+    Raises:
+        ConfigError: `app` or `db` is something else, or a setting is not right.
+    """
+
+    def __init__(
+        self, app: Flask | None = None, db: SQLAlchemy | None = None, **settings: Any
+    ) -> None:
+        if db is not None and not _is_flask_sqlalchemy(db):
+            cure = "pass the flask_sqlalchemy.SQLAlchemy object: GeventPool(app, db)"
+            raise ConfigError("db", db, cure)
+        self._db = db
+        self._settings = settings
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Wrap the application's engines: now, or as soon as Flask-SQLAlchemy has made them.
+
+        Flask-SQLAlchemy makes them in its own `init_app` and shows them in an application context
+        only. If it comes second, they are wrapped when the next context begins, thus before any
+        use. Call it once for each application. Never switches.
+
+        Args:
+            app: the application.
+
+        Raises:
+            ConfigError: not a Flask application, set up already, registered with another `db`, or
+                a setting is not right. An application whose first request comes and that still has
+                no Flask-SQLAlchemy gets it there.
+        """
+        if not isinstance(app, Flask):
+            cure = "pass the Flask application first: GeventPool(app, db)"
+            raise ConfigError("app", app, cure)
+        if "geventpool" in app.extensions:
+            cure = "call init_app once for each application; the first call holds"
+            raise ConfigError("app", app, cure)
+        # Told here, at the line where it can be put right, even if there is nothing to wrap yet.
+        settings = self._settings_for(app)
+        make_config(**{name: settings[name] for name in settings.keys() - LOGGING})
+        if "sqlalchemy" in app.extensions:
+            with app.app_context():
+                self._wrap_engines(app)
+        else:
+            # Flask keeps its listeners weakly; bound methods of an object that the application
+            # holds live as long as it does.
+            appcontext_pushed.connect(self._on_context, app)
+            request_started.connect(self._on_request, app)
+        app.extensions["geventpool"] = self
+
+    @property
+    def pools(self) -> dict[str | None, Pool]:
+        """The SQLAlchemy pool of each bind key of the current application; None is the default."""
+        app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+        engines = self._flask_sqlalchemy(app).engines
+        return {bind_key: engine.pool for bind_key, engine in engines.items()}
+
+    def _on_context(self, app: Flask, **_: Any) -> None:
+        """An application context began: the engines may be there by now."""
+        if "sqlalchemy" in app.extensions:
+            try:
+                self._wrap_engines(app)
+            except BaseException:
+                app_ctx.pop()  # Flask won't: its push has failed
+                raise
+            appcontext_pushed.disconnect(self._on_context, app)
+            request_started.disconnect(self._on_request, app)
+
+    def _on_request(self, app: Flask, **_: Any) -> None:
+        """A request although nothing was wrapped yet: set-up is over, so it was forgotten."""
+        if "sqlalchemy" not in app.extensions:
+            self._flask_sqlalchemy(app)
+
+    def _wrap_engines(self, app: Flask) -> None:
+        """Put every bind's engine on a geventpool, in the application's context."""
+        db = self._flask_sqlalchemy(app)
+        settings = self._settings_for(app)
+        for bind_key, engine in db.engines.items():
+            _wrap_engine(engine, bind_key, settings)
+
+    def _settings_for(self, app: Flask) -> dict[str, Any]:
+        """The settings for an application: its configuration overrides the arguments."""
+        return {**self._settings, **_settings_of(app.config)}
+
+    def _flask_sqlalchemy(self, app: Flask) -> SQLAlchemy:
+        """The application's Flask-SQLAlchemy object.
+
+        Raises:
+            ConfigError: there is none, or it isn't the one that this extension was given.
+        """
+        registered: SQLAlchemy | None = app.extensions.get("sqlalchemy")
+        if registered is None:
+            cure = (
+                "call db.init_app(app) of Flask-SQLAlchemy too; without Flask-SQLAlchemy, use"
+                " geventpool.wrap(engine)"
+            )
+            raise ConfigError("db", registered, cure)
+        if self._db is not None and registered is not self._db:
+            cure = "pass the SQLAlchemy object whose init_app was called with this application"
+            # Its own repr needs an application, the right one.
+            raise ConfigError("db", type(self._db), cure)
+        return registered
+
+
+def _wrap_engine(engine: Engine, bind_key: str | None, settings: Mapping[str, Any]) -> None:
+    """Put one engine on a geventpool, unless its connection is its database."""
+    if isinstance(engine.pool, MEMORY_POOLS):
+        logger.info(
+            "bind %r keeps its %s: a SQLite database in memory lives in its one connection",
+            bind_key,
+            type(engine.pool).__name__,
+        )
+        return
+    door.wrap(engine, **settings)
+
+
+def _settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The pool's settings in an application's configuration."""
+    return {
+        key.removeprefix(PREFIX).lower(): value
+        for key, value in config.items()
+        if key.startswith(PREFIX) and key not in NOT_SETTINGS
+    }
+
+
+def _is_flask_sqlalchemy(db: object) -> bool:
+    """By name, so that Flask-SQLAlchemy isn't imported for an application that doesn't use it."""
+    return any(c.__module__.partition(".")[0] == "flask_sqlalchemy" for c in type(db).__mro__)

@@ -1,0 +1,63 @@
+"""Metadata of geventpool; the tools' settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "geventpool/__init__.py").read_text())[1]
+
+DRIVERS = ["PyMySQL>=1.1", "cryptography", "psycopg2-binary>=2.9", "psycogreen>=1.0", "pg8000>=1.30"]
+PSYCOPG = ["psycopg[binary]>=3.1"]
+FLASK = ["Flask>=2.3", "Flask-SQLAlchemy>=3.1"]
+GUNICORN = ["gunicorn>=22"]
+PLOTS = ["matplotlib>=3.7"]
+CLI = ["click>=8.1", "rich>=13"]
+
+setup(
+    name="geventpool",
+    version=VERSION,
+    description="The database connection pool for monkey-patched servers: it sizes itself",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["geventpool", "geventpool.*"]),
+    package_data={"geventpool": ["py.typed"]},
+    install_requires=["gevent>=24", "SQLAlchemy>=2.0"],
+    extras_require={
+        "mysql": ["PyMySQL>=1.1", "cryptography"],
+        "mysqlclient": ["mysqlclient>=2.1"],
+        "postgresql": PSYCOPG,
+        "psycopg2": ["psycopg2-binary>=2.9", "psycogreen>=1.0"],
+        "pg8000": ["pg8000>=1.30"],
+        "flask": FLASK,
+        "gunicorn": GUNICORN,
+        "plots": PLOTS,
+        "dev": [
+            *DRIVERS,
+            *PSYCOPG,
+            *FLASK,
+            *GUNICORN,
+            *PLOTS,
+            *CLI,
+            "hypothesis>=6.100",
+            "import-linter>=2",
+            "mypy>=1.10",
+            "nox>=2024.4",
+            "pytest>=8",
+            "pytest-randomly>=3.15",
+            "ruff>=0.5",
+            "scipy>=1.11",
+        ],
+    },
+    entry_points={"sqlalchemy.plugins": ["geventpool = geventpool.sqlalchemy:GeventPoolPlugin"]},
+    classifiers=[
+        "Framework :: Flask",
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Database",
+        "Typing :: Typed",
+    ],
+)

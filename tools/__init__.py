@@ -1,0 +1,1 @@
+"""Private database servers and system packages, for tests, examples and benchmarks."""

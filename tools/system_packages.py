@@ -1,0 +1,68 @@
+"""Installs database servers by apt: `python -m tools.system_packages mariadb postgresql`.
+
+Does nothing where they are there already. Needs root on a Debian machine; says what to do elsewhere.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+PACKAGES = {"mariadb": "mariadb-server", "postgresql": "postgresql"}
+_APT = ["apt-get", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
+
+
+def find(program: str) -> str | None:
+    """The path of a server's program, wherever Debian puts it."""
+    path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/usr/local/sbin"
+    for pattern in (f"/usr/lib/postgresql/*/bin/{program}",):
+        found = sorted(glob.glob(pattern))
+        if found:
+            return found[-1]
+    return shutil.which(program, path=path)
+
+
+def is_installed(server: str) -> bool:
+    """Are the programs that `tools.servers` needs there?"""
+    needed = {
+        "mariadb": ("mariadbd", "mariadb-install-db"),
+        "postgresql": ("initdb", "postgres"),
+    }[server]
+    return all(find(program) for program in needed)
+
+
+def install(servers: list[str]) -> str | None:
+    """Installs what is missing.
+
+    Returns:
+        None, or why it could not be done.
+    """
+    missing = [server for server in servers if not is_installed(server)]
+    if not missing:
+        return None
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return (
+            f"{', '.join(missing)} not found, and only root on Debian can install it here: install "
+            "it, or let GEVENTPOOL_TEST_MYSQL_URL / GEVENTPOOL_TEST_POSTGRESQL_URL point to a server"
+        )
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    packages = [PACKAGES[server] for server in missing]
+    for attempt in range(3):
+        subprocess.run([*_APT, "update"], env=environment, check=False, stdout=subprocess.DEVNULL)
+        done = subprocess.run(
+            [*_APT, "install", *packages], env=environment, check=False, stdout=subprocess.DEVNULL
+        )
+        if done.returncode == 0:
+            return None
+        time.sleep(2**attempt)
+    return f"apt-get could not install {', '.join(packages)}"
+
+
+if __name__ == "__main__":
+    problem = install(sys.argv[1:] or list(PACKAGES))
+    if problem:
+        sys.exit(problem)
