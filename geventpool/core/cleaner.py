@@ -33,6 +33,7 @@ class Cleaner(Generic[R]):
         self._pool = pool
         self.is_timed = is_timed
         self.is_armed = False
+        self._rings_at = math.inf
         self._timer: Timer | None = None
 
     def arm(self) -> None:
@@ -43,8 +44,14 @@ class Cleaner(Generic[R]):
         due = self._due()
         if due < math.inf:
             self.is_armed = True
+            self._rings_at = due
             clock = self._pool.clock
             self._timer = clock.call_later(max(0.0, due - clock.now()), self._ring, ref=False)
+
+    def quieten(self) -> None:
+        """Nothing is in use any more: what was due after some traffic may now be due earlier."""
+        if self._due() < self._rings_at:
+            self.arm()
 
     def sweep(self) -> None:
         """Retires what is due now; greenlets close it. Never switches."""
@@ -55,6 +62,7 @@ class Cleaner(Generic[R]):
     def stop(self) -> None:
         """Stops the timer."""
         self.is_armed = False
+        self._rings_at = math.inf
         if self._timer is not None:
             self._timer.stop()
             self._timer = None

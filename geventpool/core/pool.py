@@ -442,6 +442,8 @@ class ResourcePool(Generic[R]):
         self._rest(entry, now)
         if not self.cleaner.is_armed:
             self.cleaner.arm()
+        elif not ledger.in_use and len(ledger.idle) > self.min_idle:
+            self.cleaner.quieten()
         if self._drainers:
             self._notify_drainers()
 
