@@ -8,7 +8,13 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "geventpool/__init__.py").read_text())[1]
 
-DRIVERS = ["PyMySQL>=1.1", "cryptography", "psycopg2-binary>=2.9", "psycogreen>=1.0", "pg8000>=1.30"]
+DRIVERS = [
+    "PyMySQL>=1.1",
+    "cryptography",
+    "psycopg2-binary>=2.9",
+    "psycogreen>=1.0",
+    "pg8000>=1.30",
+]
 PSYCOPG = ["psycopg[binary]>=3.1"]
 FLASK = ["Flask>=2.3", "Flask-SQLAlchemy>=3.1"]
 GUNICORN = ["gunicorn>=22"]

@@ -18,7 +18,13 @@ DEFAULT_MAX_OVERFLOW: Final = 10
 """What `QueuePool` adds to a `pool_size` that comes alone."""
 
 PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
-    "default": {"pool_size": 10, "max_overflow": 5, "timeout": 30, "recycle": 1800, "pre_ping": True},
+    "default": {
+        "pool_size": 10,
+        "max_overflow": 5,
+        "timeout": 30,
+        "recycle": 1800,
+        "pre_ping": True,
+    },
     "development": {"pool_size": 5, "max_overflow": 0, "recycle": 3600, "echo": True},
     "testing": {"pool_size": 1, "max_overflow": 0, "recycle": 3600},
     "staging": {"pool_size": 15, "max_overflow": 10, "recycle": 1800, "pre_ping": True},
@@ -29,7 +35,13 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
         "recycle": 1800,
         "pre_ping": True,
     },
-    "vps_lite": {"pool_size": 20, "max_overflow": 10, "timeout": 30, "recycle": 1800, "pre_ping": True},
+    "vps_lite": {
+        "pool_size": 20,
+        "max_overflow": 10,
+        "timeout": 30,
+        "recycle": 1800,
+        "pre_ping": True,
+    },
     "raspberry_pi": {"pool_size": 2, "max_overflow": 1, "recycle": 3600},
     "high_traffic": {
         "pool_size": 100,
@@ -144,13 +156,17 @@ class PoolConfig:
             if self.sizing == "fixed":
                 if self.breakeven is not None:
                     raise ConfigError(
-                        "breakeven", self.breakeven, "has no meaning for sizing='fixed'; leave it out"
+                        "breakeven",
+                        self.breakeven,
+                        "has no meaning for sizing='fixed'; leave it out",
                     )
                 return fixed(max_size=max(1, int(min(self.max_size, 1e9))))
             if self.sizing == "adaptive":
                 return adaptive() if self.breakeven is None else adaptive(breakeven=self.breakeven)
             if self.sizing == "poisson":
-                return poisson() if self.breakeven is None else poisson(open_interval=self.breakeven)
+                return (
+                    poisson() if self.breakeven is None else poisson(open_interval=self.breakeven)
+                )
         elif all(hasattr(self.sizing, name) for name in ("fresh", "closes_at", "open_delay")):
             if self.breakeven is not None:
                 raise ConfigError(
@@ -158,7 +174,9 @@ class PoolConfig:
                 )
             return self.sizing.fresh()
         raise ConfigError(
-            "sizing", self.sizing, f"give one of {', '.join(_SIZINGS)}, or a geventpool.sizing policy"
+            "sizing",
+            self.sizing,
+            f"give one of {', '.join(_SIZINGS)}, or a geventpool.sizing policy",
         )
 
 
@@ -186,12 +204,16 @@ def make_config(
     """
     known = {field.name for field in fields(PoolConfig)}
     for name in settings.keys() - known:
-        nearest = difflib.get_close_matches(name, [*known, "pool_size", "max_overflow", "profile"], 1)
+        nearest = difflib.get_close_matches(
+            name, [*known, "pool_size", "max_overflow", "profile"], 1
+        )
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(name, settings[name], f"there is no such setting{hint}")
     if max_size is not None and (pool_size is not None or max_overflow is not None):
         raise ConfigError(
-            "max_size", max_size, "says the same as pool_size and max_overflow; give one or the other"
+            "max_size",
+            max_size,
+            "says the same as pool_size and max_overflow; give one or the other",
         )
     if profile is not None:
         chosen = dict(profile_settings(profile))

@@ -1,13 +1,13 @@
 """Pooled DBAPI connections without any framework.
 
-    import pymysql
-    from geventpool import ConnectionPool
+import pymysql
+from geventpool import ConnectionPool
 
-    pool = ConnectionPool(lambda: pymysql.connect(host="127.0.0.1", user="shop", database="shop"))
-    with pool.connection() as connection:
-        with connection.cursor() as cursor:
-            cursor.execute("select 1")
-        connection.commit()
+pool = ConnectionPool(lambda: pymysql.connect(host="127.0.0.1", user="shop", database="shop"))
+with pool.connection() as connection:
+with connection.cursor() as cursor:
+cursor.execute("select 1")
+connection.commit()
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class Door:
         if settings.keys() & {"pool_size", "max_overflow", "profile"}:
             del said["max_size"]
         if "cleaner" in settings:
-            raise ConfigError("cleaner", settings["cleaner"], "can only be set when the pool is made")
+            raise ConfigError(
+                "cleaner", settings["cleaner"], "can only be set when the pool is made"
+            )
         config = make_config(**{**said, **settings})
         if settings.keys() & {"sizing", "breakeven"}:
             self.core.policy = config.policy()
@@ -129,7 +131,11 @@ class ConnectionHandlers:
         """Ends an open transaction. Switches greenlets."""
         if drivers.driver_for(connection).state(connection) is State.BROKEN:
             return False
-        (connection.commit if self._door.config.reset_on_return == "commit" else connection.rollback)()
+        (
+            connection.commit
+            if self._door.config.reset_on_return == "commit"
+            else connection.rollback
+        )()
         return True
 
     def fileno(self, connection: Any) -> int | None:

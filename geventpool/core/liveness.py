@@ -79,7 +79,9 @@ class SocketWatch:
         self._io.close()
 
 
-def _on_readable(liveness_ref: weakref.ref[Liveness[Any]], entry_ref: weakref.ref[Entry[Any]]) -> None:
+def _on_readable(
+    liveness_ref: weakref.ref[Liveness[Any]], entry_ref: weakref.ref[Entry[Any]]
+) -> None:
     liveness, entry = liveness_ref(), entry_ref()
     if liveness is not None and entry is not None and entry.state is IDLE:
         liveness.on_readable(entry)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import gevent
@@ -19,7 +18,7 @@ from ..errors import PoolClosed, PoolTimeout, WrongThread
 from ..sizing import SizingPolicy
 from . import registry
 from .cleaner import Cleaner
-from .entry import CLOSED, IDLE, IN_USE, Entry
+from .entry import CLOSED, IN_USE, Entry
 from .handlers import Handlers, Limits
 from .ledger import Ledger
 from .liveness import Liveness
@@ -136,7 +135,9 @@ class ResourcePool(Generic[R]):
         if not self._cleaner_is_timed:
             self.cleaner.sweep()
 
-    def abandon(self, entry: Entry[R], give_back: Callable[[Entry[R]], object] | None = None) -> None:
+    def abandon(
+        self, entry: Entry[R], give_back: Callable[[Entry[R]], object] | None = None
+    ) -> None:
         """Releases an entry whose holder has dropped it. Never switches: for finalizers.
 
         Args:
@@ -237,7 +238,7 @@ class ResourcePool(Generic[R]):
             level=demand.level,
             mean_in_use=demand.mean_in_use,
             checkouts_per_second=demand.checkouts_per_second,
-            closed=MappingProxyType(dict(counters.closed)),
+            closed=dict(counters.closed),
             wait_counts=tuple(counters.wait_counts),
             connect_time=self.opener.connect_time,
             **{name: getattr(counters, name) for name in names},
@@ -308,7 +309,8 @@ class ResourcePool(Generic[R]):
 
     def _in_background(self, errand: Callable[[Entry[R]], object], entry: Entry[R]) -> None:
         """Does what may switch where the caller must not. The greenlet is a raw one, because a
-        program may kill all the `Greenlet`s that it finds."""
+        program may kill all the `Greenlet`s that it finds.
+        """
         gevent.spawn_raw(self._run_errand, errand, entry)
 
     def _run_errand(self, errand: Callable[[Entry[R]], object], entry: Entry[R]) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-from gevent import getcurrent, get_hub
+from gevent import get_hub, getcurrent
 
 T = TypeVar("T")
 

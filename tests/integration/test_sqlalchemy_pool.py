@@ -235,9 +235,7 @@ def test_a_burst_on_warm_connections_does_not_open_one_for_each_caller(
         return time.perf_counter() - began, len(opened) - warm
 
     ours, ours_opened = seconds_and_opened(max_size=50)
-    theirs, theirs_opened = seconds_and_opened(
-        poolclass=QueuePool, pool_size=5, max_overflow=45
-    )
+    theirs, theirs_opened = seconds_and_opened(poolclass=QueuePool, pool_size=5, max_overflow=45)
     assert ours_opened <= 5
     assert theirs_opened >= 40
     assert ours < theirs / 4

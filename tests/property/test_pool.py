@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -30,10 +31,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.holders: dict[FakeConnection, object] = {}
 
     def client(self, seconds: float, leaks: bool) -> None:
-        try:
+        # What a client is told is the unit tests' business.
+        with suppress(Kill, gevent.Timeout, PoolTimeout, FakeDriver.Error):
             self.borrow_once(seconds, leaks)
-        except (Kill, gevent.Timeout, PoolTimeout, FakeDriver.Error):
-            pass  # what a client is told is the unit tests' business
 
     def borrow_once(self, seconds: float, leaks: bool) -> None:
         lent = self.pool.connection()

@@ -8,7 +8,7 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent import getcurrent, get_hub
+from gevent import get_hub, getcurrent
 
 from geventpool import ConnectionPool, PoolClosed, PoolTimeout
 from geventpool.sizing import fixed

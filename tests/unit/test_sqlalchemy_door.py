@@ -127,10 +127,12 @@ def test_an_engine_is_wrapped_in_place(url: str, poolclass: Any) -> None:
 def test_what_cannot_be_wrapped_is_refused_with_the_reason(url: str) -> None:
     with pytest.raises(ConfigError, match="StaticPool shares one connection"):
         wrap(create_engine("sqlite://", poolclass=StaticPool))
-    with pytest.raises(ConfigError, match="made by sqlalchemy.create_engine"):
+    with pytest.raises(ConfigError, match=r"made by sqlalchemy\.create_engine"):
         wrap("mysql://")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="min_idle"):
         wrap(create_engine(url), min_idle=-1)
+    with pytest.raises(ConfigError, match="did you mean min_idle"):
+        wrap(create_engine(url), min_idel=1)
 
 
 def test_a_rollback_is_sent_when_the_driver_cannot_tell() -> None:

@@ -1,0 +1,14 @@
+"""GeventPool for SQLAlchemy 2.0 and 2.1: a drop-in for `QueuePool`.
+
+    engine = create_engine("mysql+pymysql://shop@127.0.0.1/shop", poolclass=GeventPool)
+
+or by the URL alone: `mysql+pymysql://…/shop?plugin=geventpool&geventpool_profile=production`; or for an
+engine that exists: `geventpool.sqlalchemy.wrap(engine)`.
+"""
+
+from __future__ import annotations
+
+from .engine import GeventPoolPlugin, wrap
+from .pool import GeventPool, GeventPoolTimeout
+
+__all__ = ["GeventPool", "GeventPoolPlugin", "GeventPoolTimeout", "wrap"]

@@ -1,0 +1,125 @@
+"""The two ways to a pool without naming its class: `wrap(engine)` and the URL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from sqlalchemy import URL, CreateEnginePlugin, Engine
+from sqlalchemy.pool import Pool
+
+from ..config import make_config
+from ..errors import ConfigError
+from .pool import GeventPool
+
+_PREFIX = "geventpool_"
+
+
+def wrap(engine: Engine, **settings: Any) -> Engine:
+    """Gives an engine that exists a `GeventPool` in place of its pool.
+
+    The cap, timeout, recycle, pre-ping and listeners of the pool before are kept, unless a setting says
+    otherwise. Its idle connections are closed. An engine that has a `GeventPool` is only configured.
+
+    Args:
+        engine: the engine; returned for convenience.
+        **settings: as for `GeventPool`.
+
+    Raises:
+        ConfigError: a setting cannot be used, or the engine cannot be pooled.
+    """
+    old = getattr(engine, "pool", None)
+    if not isinstance(engine, Engine) or not isinstance(old, Pool):
+        raise ConfigError("engine", engine, "give an Engine made by sqlalchemy.create_engine")
+    if isinstance(old, GeventPool):
+        if settings:
+            old.configure(**settings)
+        return engine
+    if old._is_asyncio:
+        raise ConfigError("engine", engine, "an asyncio engine cannot use gevent")
+    if type(old).__name__ in ("StaticPool", "SingletonThreadPool", "AssertionPool"):
+        raise ConfigError(
+            "engine", engine, f"its {type(old).__name__} shares one connection on purpose; leave it"
+        )
+    make_config(**settings)  # also refuses what is no setting
+    queue: Any = getattr(old, "_pool", None)
+    overflow = getattr(old, "_max_overflow", None)
+    said_cap = settings.keys() & {"pool_size", "max_overflow", "max_size", "profile"}
+    if hasattr(queue, "maxsize") and overflow is not None and not said_cap:
+        settings = {"pool_size": queue.maxsize, "max_overflow": overflow, **settings}
+    new = GeventPool(
+        old._creator,
+        **{
+            "timeout": getattr(old, "_timeout", 30.0),
+            "recycle": old._recycle,
+            "pre_ping": old._pre_ping,
+            **settings,
+        },
+        echo=old.echo,
+        logging_name=old._orig_logging_name,
+        dialect=old._dialect,
+        _dispatch=old.dispatch,
+    )
+    engine.pool = new
+    old.dispose()
+    return engine
+
+
+class GeventPoolPlugin(CreateEnginePlugin):
+    """`?plugin=geventpool` in a URL: settings as `geventpool_…=…`. What code says wins."""
+
+    def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
+        self._keys = [key for key in url.query if key.startswith(_PREFIX)]
+        self._settings = {
+            key[len(_PREFIX) :]: _parse(key, cast(str, url.query[key])) for key in self._keys
+        }
+        poolclass = kwargs.setdefault("poolclass", GeventPool)
+        if not (isinstance(poolclass, type) and issubclass(poolclass, GeventPool)):
+            raise ConfigError("poolclass", poolclass, "leave it out beside plugin=geventpool")
+
+    def update_url(self, url: URL) -> URL:
+        """The URL without our settings, for the driver."""
+        return url.difference_update_query(self._keys)
+
+    def handle_pool_kwargs(self, pool_cls: type[Pool], pool_args: dict[str, Any]) -> None:
+        """Adds what the URL says to what code says."""
+        if pool_args.keys() & {"pool_size", "max_overflow", "max_size"}:
+            for key in ("pool_size", "max_overflow", "max_size"):
+                self._settings.pop(key, None)
+        pool_args.update({**self._settings, **pool_args})
+
+
+def _flag(text: str) -> bool:
+    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
+        text.lower()
+    ]
+
+
+_PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    **dict.fromkeys(("pool_size", "max_overflow", "min_idle"), (int, "a whole number")),
+    "max_size": (lambda text: float(text) if text == "inf" else int(text), "a whole number or inf"),
+    **dict.fromkeys(("recycle", "ping_after", "breakeven"), (float, "a number of seconds")),
+    "timeout": (
+        lambda text: None if text == "none" else float(text),
+        "a number of seconds or none",
+    ),
+    **dict.fromkeys(("pre_ping", "use_lifo", "cleaner"), (_flag, "true or false")),
+    **dict.fromkeys(("profile", "sizing", "reset_on_return"), (str, "a name")),
+}
+
+
+def _parse(key: str, text: str) -> Any:
+    """One setting of a URL.
+
+    Raises:
+        ConfigError: there is no such setting, or it cannot be read.
+    """
+    name = key[len(_PREFIX) :]
+    if name not in _PARSERS:
+        known = ", ".join(_PREFIX + known for known in sorted(_PARSERS))
+        raise ConfigError(key, text, f"there is no such option of the URL; give one of {known}")
+    parser, wanted = _PARSERS[name]
+    try:
+        return parser(text)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(key, text, f"give {wanted}") from None

@@ -1,0 +1,94 @@
+"""SQLAlchemy's record and proxied connection, made fit for kills and for garbage collection in the hub."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy.pool import Pool, PoolResetState
+from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
+
+from .. import drivers
+from ..core.entry import IN_USE, Entry
+from ..drivers.base import State
+
+if TYPE_CHECKING:
+    from .pool import GeventPool
+
+
+class Record(_ConnectionRecord):
+    """SQLAlchemy's record of one connection, with our entry beside it.
+
+    Attributes:
+        entry: the entry of which this record is the resource, while it is lent.
+    """
+
+    entry: Entry[Record] | None = None
+
+    def checkin(self, _fairy_was_created: bool = True) -> None:
+        try:
+            super().checkin(_fairy_was_created)
+        except BaseException:
+            # A listener of the user raised, or was killed; the entry must come back all the same.
+            if self.entry is not None and self.entry.state is IN_USE:
+                self._pool._do_return_conn(self)
+            raise
+
+    @property
+    def _pool(self) -> GeventPool:
+        return cast("GeventPool", cast(Any, self)._ConnectionRecord__pool)
+
+
+class _NoFinalizer:
+    """SQLAlchemy 2.1 detaches a fairy's `weakref.finalize`; ours has `__del__` instead."""
+
+    def detach(self) -> None:
+        pass
+
+
+class Fairy(_ConnectionFairy):
+    """SQLAlchemy's proxied connection, which sends nothing when it is collected."""
+
+    __slots__ = ()
+
+    _finalizer = _NoFinalizer()  # type: ignore[assignment]
+
+    def __init__(self, pool: GeventPool, connection: Any, record: Record, echo: Any) -> None:
+        self._pool = pool
+        self._counter = 0
+        self.dbapi_connection = connection
+        self._connection_record = record
+        self._echo = echo
+
+    def __del__(self) -> None:
+        # Garbage collection may run anywhere, in the hub too: the cleaner does what is to be done.
+        record = self._connection_record
+        if record is not None and not sys.is_finalizing():
+            cast("GeventPool", self._pool)._abandon(cast(Record, record))
+
+    def _reset(
+        self, pool: Pool, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
+    ) -> None:
+        if not cast("GeventPool", pool)._is_smart or transaction_was_reset:
+            super()._reset(pool, transaction_was_reset, terminate_only, asyncio_safe)
+            return
+        connection = self.dbapi_connection
+        if pool.dispatch.reset:
+            state = PoolResetState(
+                transaction_was_reset=False,
+                terminate_only=terminate_only,
+                asyncio_safe=asyncio_safe,
+            )
+            pool.dispatch.reset(connection, self._connection_record, state)
+        # Asked only now, because a listener may have begun a transaction.
+        open_state = drivers.driver_for(connection).state(connection)
+        if open_state is State.CLEAN:
+            if self._echo:
+                pool.logger.debug("Connection %s reset, no transaction is open", connection)
+        elif open_state is State.BROKEN and self._connection_record is not None:
+            pool.logger.info("Connection %s was abandoned in mid-query; closing it", connection)
+            self._connection_record.invalidate()
+        else:
+            if self._echo:
+                pool.logger.debug("Connection %s rollback-on-return", connection)
+            pool._dialect.do_rollback(self)
