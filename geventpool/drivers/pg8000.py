@@ -3,15 +3,37 @@
 Its transaction state is that of the last ReadyForQuery message, and it does not notice when a query is
 abandoned half-way. A connection that the pool opens therefore keeps account of whether it owes the server
 a read.
+
+Unless it is given a context or told to do without TLS, it makes a default context for each connect, also
+for a server that has no TLS. That reads the system's certificates and costs about 17 ms of CPU in which
+the whole worker stands still; then it switches off their use. `tune` has one such context made, and only
+when a server has TLS.
 """
 
 from __future__ import annotations
 
+import inspect
+import ssl
+import struct
+import sys
 from typing import Any
 
 from .base import Driver, Idle, State, is_tls, postgresql_unsolicited, python_fileno
 
 _STATES = {b"I": State.CLEAN, b"T": State.IN_TRANSACTION, b"E": State.IN_TRANSACTION}
+
+# The protocol's SSLRequest: its length, and the code that stands for it.
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+_SOCKET_ARGUMENTS = [
+    "unix_sock",
+    "orig_sock",
+    "host",
+    "port",
+    "timeout",
+    "source_address",
+    "tcp_keepalive",
+    "orig_ssl_context",
+]
 
 _accountants: dict[type, type] = {}
 
@@ -21,9 +43,15 @@ class Pg8000(Driver):
 
     name = "pg8000"
 
+    def tune(self) -> None:
+        core = sys.modules.get("pg8000.core")
+        if core is not None:
+            share_tls_context(core)
+
     def adopt(self, connection: Any) -> None:
         kind = type(connection)
         if kind not in _accountants:
+            self.tune()
             _accountants[kind] = _accountant(kind) if hasattr(kind, "handle_messages") else kind
         connection.__class__ = _accountants[kind]
 
@@ -81,3 +109,45 @@ def _accountant(kind: Any) -> type:
         "send_EXECUTE": send_EXECUTE,
     }
     return type(kind.__name__, (kind,), namespace)
+
+
+def share_tls_context(core: Any) -> None:
+    """Has connections that ask for pg8000's default TLS settings share one context. Idempotent.
+
+    Where anything is not as expected, pg8000 does it as ever.
+
+    Args:
+        core: the module `pg8000.core`.
+    """
+    make = getattr(core, "_make_socket", None)
+    if make is None or [*inspect.signature(make).parameters] != _SOCKET_ARGUMENTS:
+        return
+    contexts: list[ssl.SSLContext] = []
+
+    def _make_socket(*arguments: Any) -> Any:
+        *address, wanted = arguments
+        if wanted is not None and wanted is not True:
+            return make(*arguments)
+        sock = make(*address, False)
+        try:
+            sock.sendall(_SSL_REQUEST)
+            if sock.recv(1) == b"S":
+                if not contexts:
+                    contexts.append(_default_context())
+                return contexts[0].wrap_socket(sock, server_hostname=address[2])
+            if wanted:
+                raise core.InterfaceError("Server refuses SSL")
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    core._make_socket = _make_socket
+
+
+def _default_context() -> ssl.SSLContext:
+    """What pg8000 makes if it is not given one."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

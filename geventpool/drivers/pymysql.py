@@ -1,8 +1,8 @@
 """PyMySQL: pure Python, cooperative by monkey-patching; tells its transaction state and its socket.
 
-Two things are added to it. A connection that the pool opens is told to think of itself as in a
-transaction while it waits for a reply, because an error packet carries no status flags and a kill leaves
-no reply at all. And `tune` makes one TLS context for equal settings: PyMySQL builds one for each connect,
+Two things are added to it. A connection that the pool opens thinks of itself as in a transaction until a
+reply says otherwise, because an error packet carries no status flags and a kill leaves no reply at all;
+and it knows when it was left in the middle of a packet or of an answer. And `tune` makes one TLS context for equal settings: PyMySQL builds one for each connect,
 which reads the system's certificates and costs about 17 ms of CPU in which the whole worker stands still.
 """
 
@@ -39,14 +39,18 @@ class PyMySQL(Driver):
     def adopt(self, connection: Any) -> None:
         kind = type(connection)
         if kind not in _pessimists:
+            self.tune()
             _pessimists[kind] = _pessimist(kind) if hasattr(kind, "_read_query_result") else kind
         connection.__class__ = _pessimists[kind]
+        if connection._sock is not None:
+            # Whoever opened it may have used it, and PyMySQL does not keep the flags of a SELECT.
+            connection.server_status |= _IN_TRANSACTION
 
     def fileno(self, connection: Any) -> int | None:
         return python_fileno(connection._sock)
 
     def state(self, connection: Any) -> State:
-        if connection._sock is None:
+        if connection._sock is None or getattr(connection, "_is_out_of_step", False):
             return State.BROKEN
         result = connection._result
         if not getattr(type(connection), "_is_pessimist", False) or (
@@ -68,21 +72,74 @@ class PyMySQL(Driver):
         return True
 
 
-def _pessimist(kind: type) -> type:
+def _pessimist(kind: Any) -> type:
     """The same class, but in a transaction until the server says otherwise."""
+    result_class = _result_class()
 
     def _execute_command(self: Any, command: Any, sql: Any) -> Any:
+        try:
+            # It may first read what is left of the answer before.
+            return kind._execute_command(self, command, sql)
+        finally:
+            self.server_status |= _IN_TRANSACTION
+
+    def _read_query_result(self: Any, unbuffered: bool = False) -> Any:
         self.server_status |= _IN_TRANSACTION
-        return kind._execute_command(self, command, sql)  # type: ignore[attr-defined]
+        self._is_out_of_step = True
+        try:
+            if unbuffered:
+                affected_rows = kind._read_query_result(self, unbuffered)
+            else:
+                self._result = None
+                result = result_class(self)
+                result.read()
+                self._result = result
+                self.server_status = result.server_status
+                affected_rows = result.affected_rows
+        except self.Error:
+            # The server's errors are whole answers, and after PyMySQL's own the socket is closed.
+            self._is_out_of_step = False
+            raise
+        self._is_out_of_step = False
+        return affected_rows
+
+    def _write_bytes(self: Any, data: Any) -> None:
+        try:
+            kind._write_bytes(self, data)
+        except BaseException:
+            # Perhaps half a packet: whatever is sent next, the server takes for the other half.
+            self._force_close()
+            raise
 
     namespace = {
         "__doc__": kind.__doc__,
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "_execute_command": _execute_command,
+        "_is_out_of_step": False,
         "_is_pessimist": True,
+        "_read_query_result": _read_query_result,
+        "_write_bytes": _write_bytes,
     }
     return type(kind.__name__, (kind,), namespace)
+
+
+def _result_class() -> Any:
+    """PyMySQL's own, but it keeps the status flags that stand behind the last row."""
+    original: Any = sys.modules["pymysql.connections"].MySQLResult
+    eof_packet: Any = sys.modules["pymysql.protocol"].EOFPacketWrapper
+
+    def _check_packet_is_eof(self: Any, packet: Any) -> bool:
+        # Called for each row, therefore written out and not handed on.
+        if not packet.is_eof_packet():
+            return False
+        eof = eof_packet(packet)
+        self.warning_count = eof.warning_count
+        self.has_next = eof.has_next
+        self.server_status = eof.server_status
+        return True
+
+    return type("MySQLResult", (original,), {"_check_packet_is_eof": _check_packet_is_eof})
 
 
 def share_tls_contexts(connection_class: Any) -> None:
@@ -98,7 +155,9 @@ def share_tls_contexts(connection_class: Any) -> None:
     contexts: OrderedDict[object, ssl.SSLContext] = OrderedDict()
 
     def _create_ssl_ctx(self: Any, sslp: Any) -> Any:
-        key = _key(sslp)
+        # A subclass with a method of its own may go on to change what it gets from here.
+        is_own = getattr(type(self)._create_ssl_ctx, "_is_shared", False)
+        key = _key(sslp) if is_own else None
         if key is None:
             return make(self, sslp)
         context = contexts.get(key)

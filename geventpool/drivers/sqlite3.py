@@ -29,9 +29,10 @@ class Sqlite3(Driver):
         )
 
 
-def _file_of(connection: Any) -> str:
+def _file_of(connection: Any) -> object:
     try:
-        rows = connection.execute("PRAGMA database_list").fetchall()
+        cursor = connection.cursor()
+        cursor.row_factory = None  # the user's rows may be anything
+        return next((row[2] for row in cursor.execute("PRAGMA database_list") if row[0] == 0), None)
     except Exception:
-        return ""
-    return next((row[2] for row in rows if row[1] == "main"), "") or ""
+        return None

@@ -1,0 +1,49 @@
+# Every target sets up what it needs by itself; the second time that costs nothing.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+DATABASE ?= sqlite
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
+
+demo: $(READY)  ## a Flask app under gunicorn and a changing load (DATABASE=sqlite|mysql|postgresql, or DATABASE_URL)
+	$(PY) examples/demo.py $(DATABASE)
+
+test: $(READY)  ## all tests, against real MariaDB, PostgreSQL and SQLite
+	-@$(PY) -m tools.system_packages mariadb postgresql
+	$(PY) -m pytest
+
+check: $(READY)  ## ruff, mypy --strict, import-linter, doctest
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PY) -m pytest -q --doctest-modules -p no:randomly geventpool
+
+matrix: $(READY)  ## unit, property and peer tests on Python 3.10-3.13 x SQLAlchemy 2.0 and 2.1
+	$(VENV)/bin/nox
+
+bench: $(READY)  ## what is claimed of speed, each beside its peer in one run
+	-@$(PY) -m tools.system_packages mariadb postgresql
+	@for file in benchmarks/[a-z]*.py; do name=$$(basename $$file .py); echo "== $$name"; $(PY) -m benchmarks.$$name || exit 1; done
+
+stress: $(READY)  ## the property tests at length (some minutes)
+	GEVENTPOOL_EXAMPLES=3000 $(PY) -m pytest -q tests/property
+
+loadtest:  ## not there yet
+	@echo "There are no load tests yet: 'make demo' drives a changing load, 'make bench' measures." >&2; exit 2
+
+docs: $(READY)  ## draws the plots of docs/
+	$(PY) docs/plots/make_plots.py
+
+clean:  ## removes what was made, but not the sources' pictures
+	rm -rf $(VENV) .cache .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis build geventpool.egg-info
+
+$(READY): setup.py tools/make_venv.sh
+	PYTHON=$(PYTHON) tools/make_venv.sh $(VENV)
+	@touch $@
+
+.PHONY: help demo test check matrix bench stress loadtest docs clean

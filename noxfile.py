@@ -1,0 +1,15 @@
+"""`make matrix`: every supported Python with both SQLAlchemy minors."""
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+
+
+@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+@nox.parametrize("sqlalchemy", ["2.0", "2.1"])
+def tests(session, sqlalchemy):
+    """Unit, property and peer tests."""
+    session.install("-e", ".[dev]", f"SQLAlchemy~={sqlalchemy}.0")
+    session.run("pytest", "-q", "tests/unit", "tests/property", *session.posargs)
+    session.run("pytest", "-q", "tests/peers", env={"GEVENTPOOL_PEERS_SQLALCHEMY": sqlalchemy})
