@@ -1,6 +1,15 @@
 """`make matrix`: every supported Python with both SQLAlchemy minors."""
 
+import os
+from pathlib import Path
+
 import nox
+
+# pyenv's interpreters, where it has them but has not activated them all.
+_PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+os.environ["PATH"] = os.pathsep.join(
+    [os.environ["PATH"], *map(str, sorted(_PYENV.glob("3.*/bin")))]
+)
 
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
@@ -11,5 +20,12 @@ nox.options.reuse_existing_virtualenvs = True
 def tests(session, sqlalchemy):
     """Unit, property and peer tests."""
     session.install("-e", ".[dev]", f"SQLAlchemy~={sqlalchemy}.0")
-    session.run("pytest", "-q", "tests/unit", "tests/property", *session.posargs)
-    session.run("pytest", "-q", "tests/peers", env={"GEVENTPOOL_PEERS_SQLALCHEMY": sqlalchemy})
+    session.run("python", "-m", "pytest", "-q", "tests/unit", "tests/property", *session.posargs)
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        "-q",
+        "tests/peers",
+        env={"GEVENTPOOL_PEERS_SQLALCHEMY": sqlalchemy},
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -245,12 +245,38 @@ def profile_settings(profile: str) -> Mapping[str, Any]:
         raise ConfigError("profile", profile, f"give one of {', '.join(PROFILES)}") from None
 
 
+def change(said: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a user has said in all, when new settings are said to a pool that runs.
+
+    The new ones win; what they leave open stays as it was said before. A profile counts as all that it
+    sets, and a cap said in one way takes the place of one said in another.
+
+    Raises:
+        ConfigError: there is no such profile.
+    """
+    new = dict(settings)
+    profile = new.pop("profile", None)
+    if profile is not None:
+        new = {**_without(profile_settings(profile), {"echo"}), **new}
+    before = dict(said)
+    if "max_size" in new:
+        new = _without(new, {"pool_size", "max_overflow"} - settings.keys())
+        before = _without(before, {"pool_size", "max_overflow"})
+    elif new.keys() & {"pool_size", "max_overflow"}:
+        before = _without(before, {"max_size"})
+    return {**before, **new}
+
+
 def split_cap(config: PoolConfig, pool_size: int | None) -> tuple[int, int]:
     """`pool_size` and `max_overflow` as `QueuePool` would show them for this configuration."""
     if config.max_size == math.inf:
         return pool_size or 0, -1
     size = int(config.max_size) if pool_size is None else pool_size
     return size, int(config.max_size) - size
+
+
+def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in names}
 
 
 def _cap(pool_size: int | None, max_overflow: int | None) -> float:

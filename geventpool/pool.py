@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from . import drivers
-from .config import PoolConfig, make_config
+from .config import PoolConfig, change, make_config
 from .core.entry import IN_USE, Entry
 from .core.handlers import Limits
 from .core.pool import ResourcePool
@@ -47,6 +47,7 @@ class Door:
 
     core: ResourcePool[Any]
     config: PoolConfig
+    _said: dict[str, Any]  # what the user has said of the settings
 
     def configure(self, **settings: Any) -> None:
         """Changes settings while the pool runs. Never switches greenlets.
@@ -57,14 +58,13 @@ class Door:
         Raises:
             ConfigError: nothing has been changed then.
         """
-        said = dict(vars(self.config))
-        if settings.keys() & {"pool_size", "max_overflow", "profile"}:
-            del said["max_size"]
         if "cleaner" in settings:
             raise ConfigError(
                 "cleaner", settings["cleaner"], "can only be set when the pool is made"
             )
-        config = make_config(**{**said, **settings})
+        said = change(self._said, settings)
+        config = make_config(**said)
+        self._said = said
         if settings.keys() & {"sizing", "breakeven"}:
             self.core.policy = config.policy()
         self.config = config
@@ -245,6 +245,7 @@ class ConnectionPool(Door):
     ) -> None:
         if not callable(connect):
             raise ConfigError("connect", connect, "give a function that opens a connection")
+        self._said = settings
         self.config = make_config(**settings)
         self._connect = connect
         self.core = make_core(

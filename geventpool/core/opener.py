@@ -13,12 +13,14 @@ it can take it: a server that comes back is not met by a herd.
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import random
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import gevent
 
+from . import registry
 from .entry import Entry
 from .waiter import Timer, Waiter
 
@@ -52,6 +54,7 @@ class Opener(Generic[R]):
         self._successes = 0  # since the last failure
         self._retry_at = 0.0
         self._timer: Timer | None = None
+        self._greenlets: set[Any] = set()
 
     def want(self, waiter: Waiter[Entry[R]], now: float) -> None:
         """A caller has joined the line: opens for it, at once or when it has waited. Never switches."""
@@ -101,14 +104,24 @@ class Opener(Generic[R]):
             entry = ledger.reserve()
             if entry is None:
                 return
-            gevent.spawn(self._open, entry)
+            # A raw greenlet, because a program may kill all the `Greenlet`s that it finds, and one
+            # that is killed before it starts does not even clean up. In the caller's context, as
+            # `gevent.spawn` would have it.
+            opening = gevent.spawn_raw(contextvars.copy_context().run, self._open, entry)
+            self._greenlets.add(opening)
 
     def stop(self) -> None:
-        """Starts nothing more: the pool is closed, or the process has forked."""
+        """Starts nothing more of itself: the pool is closed or disposed of."""
         self.ahead = 0
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
+
+    def abort(self) -> None:
+        """Ends the opens in flight: the process has forked, and their sockets are the parent's."""
+        self.stop()
+        for greenlet in self._greenlets:
+            gevent.get_hub().loop.run_callback(greenlet.throw, gevent.GreenletExit)
 
     def _open(self, entry: Entry[R]) -> None:
         pool = self._pool
@@ -116,14 +129,23 @@ class Opener(Generic[R]):
         started = pool.clock.now()
         try:
             resource = pool.handlers.open()
+        except gevent.GreenletExit:  # somebody ended this greenlet; those who wait want another
+            ledger.open_failed(entry)
         except BaseException as error:  # whatever it is, it is the business of those who wait
             ledger.open_failed(entry)
             self._failed(error)
         else:
+            if pool.opener is not self:  # the process forked inside of `open`
+                registry.keep_for_good(resource)
+                return
             now = pool.clock.now()
             self._succeeded(now - started)
             entry.resource = resource
             pool.add_opened(entry, now)
+        finally:
+            self._greenlets.discard(gevent.getcurrent())
+        if pool.opener is not self:
+            return
         if not (ledger.opening or ledger.waiting):
             self.ramp = 1  # the burst is over
         self._look_for_overdue(pool.clock.now())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import gevent
@@ -23,7 +24,7 @@ from .handlers import Handlers, Limits
 from .ledger import Ledger
 from .liveness import Liveness
 from .opener import Opener
-from .stats import Counters, PoolStats
+from .stats import Counters, PoolStats, snapshot
 from .waiter import Clock, HubClock, Waiter
 
 R = TypeVar("R")
@@ -78,8 +79,6 @@ class ResourcePool(Generic[R]):
         self.liveness: Liveness[R] = Liveness(
             self.handlers.fileno, self.handlers.is_farewell, self._evict
         )
-
-    # What callers do.
 
     def acquire(self, timeout: float | None) -> Entry[R]:
         """Lends an entry. Never switches when one is idle and sure, or with `timeout=0`.
@@ -150,6 +149,9 @@ class ResourcePool(Generic[R]):
 
     def discard(self, entry: Entry[R], cause: str) -> None:
         """Has an entry closed in the background instead of released. Never switches."""
+        if get_hub() is not self.hub:
+            self.abandon(entry, partial(self.discard, cause=cause))
+            return
         if entry.state is CLOSED:
             return
         self._retire(entry, cause)
@@ -157,6 +159,9 @@ class ResourcePool(Generic[R]):
 
     def forget(self, entry: Entry[R], cause: str) -> None:
         """Drops an entry whose resource is gone, or somebody else's from now on. Never switches."""
+        if get_hub() is not self.hub:
+            self.abandon(entry, partial(self.forget, cause=cause))
+            return
         if entry.state is CLOSED:
             return
         self._retire(entry, cause)
@@ -213,7 +218,7 @@ class ResourcePool(Generic[R]):
             return True
         if timeout <= 0:
             return False
-        waiter: Waiter[bool] = Waiter(self.clock.now())
+        waiter: Waiter[bool] = Waiter()
         self._drainers.append(waiter)
         try:
             return waiter.wait(self.clock, timeout)
@@ -222,27 +227,7 @@ class ResourcePool(Generic[R]):
 
     def stats(self) -> PoolStats:
         """A frozen snapshot of all figures. Never switches."""
-        ledger, counters = self.ledger, self.counters
-        demand = self.policy.demand(self.clock.now())
-        names = [name for name in Counters.__slots__ if name not in ("closed", "wait_counts")]
-        return PoolStats(
-            name=self.name,
-            max_size=ledger.max_size,
-            min_idle=self.min_idle,
-            size=ledger.size,
-            idle=len(ledger.idle),
-            in_use=ledger.in_use,
-            opening=ledger.opening,
-            closing=ledger.closing,
-            waiting=len(ledger.waiting),
-            level=demand.level,
-            mean_in_use=demand.mean_in_use,
-            checkouts_per_second=demand.checkouts_per_second,
-            closed=dict(counters.closed),
-            wait_counts=tuple(counters.wait_counts),
-            connect_time=self.opener.connect_time,
-            **{name: getattr(counters, name) for name in names},
-        )
+        return snapshot(self)
 
     def status(self) -> str:
         """All figures in one line of text."""
@@ -257,12 +242,8 @@ class ResourcePool(Generic[R]):
     def __repr__(self) -> str:
         return f"<{self.name} {self.ledger!r}>"
 
-    # What the opener does through the pool.
-
     def add_opened(self, entry: Entry[R], now: float) -> None:
         """Puts a resource that was just opened into circulation. Never switches."""
-        if entry.state is CLOSED:  # the process has forked in the meantime
-            return
         self.counters.opened += 1
         self._opened.add(entry)
         entry.opened_at = now
@@ -272,6 +253,9 @@ class ResourcePool(Generic[R]):
         if waiter is not None:
             self.policy.rose(now, self.ledger.in_use)
             self._serve(waiter, entry, now)
+        elif self.is_closed:
+            self.discard(entry, "closed")
+            return
         else:
             self._rest(entry, now)
         self.cleaner.arm()  # there is one more, so the longest idle may be due earlier
@@ -304,8 +288,6 @@ class ResourcePool(Generic[R]):
             log.exception("%r: error while closing %r", self, entry.resource)
         finally:
             self._closed(entry)
-
-    # The rest is the pool's own.
 
     def _in_background(self, errand: Callable[[Entry[R]], object], entry: Entry[R]) -> None:
         """Does what may switch where the caller must not. The greenlet is a raw one, because a
@@ -356,7 +338,15 @@ class ResourcePool(Generic[R]):
             # timeout=0 never switches: somebody else checks, the next caller has the use of it.
             self._in_background(self._check_and_return, entry)
             return False
-        return self._check(entry)
+        limit = gevent.Timeout.start_new(None if deadline == math.inf else deadline - now)
+        try:
+            return self._check(entry)
+        except gevent.Timeout as error:
+            if error is not limit:
+                raise
+            raise self._timed_out(self.clock.now() - now) from None
+        finally:
+            limit.close()
 
     def _check(self, entry: Entry[R]) -> bool:
         """Pings. The caller owns the entry; if it comes to harm, so does nobody else."""
@@ -396,6 +386,7 @@ class ResourcePool(Generic[R]):
             raise
         finally:
             self.counters.waited(self.clock.now() - now)
+            self._notify_drainers()
         if waiter.value is not None:
             return waiter.value
         if waiter.error is not None:
@@ -497,7 +488,7 @@ class ResourcePool(Generic[R]):
 
     def begin_again_after_fork(self) -> None:
         """The child's part of a fork: an empty pool, and nothing of the parent's is touched."""
-        self.opener.stop()
+        self.opener.abort()
         self.cleaner.stop()
         while self.ledger.waiting:
             self.refuse_first(PoolClosed(f"{self!r} belongs to the parent of this process"))

@@ -45,6 +45,11 @@ def disown(entries: Iterable[Entry[Any]], fileno: Callable[[Any], int | None]) -
                 os.dup2(null, fd, inheritable=False)
     finally:
         os.close(null)
+    keep_for_good(inherited)
+
+
+def keep_for_good(inherited: object) -> None:
+    """Keeps what is a parent's from ever being finalized in this child."""
     _inherited.append(inherited)
 
 

@@ -12,10 +12,12 @@ when a server has TLS.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import ssl
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from .base import Driver, Idle, State, is_tls, postgresql_unsolicited, python_fileno
@@ -120,10 +122,13 @@ def share_tls_context(core: Any) -> None:
         core: the module `pg8000.core`.
     """
     make = getattr(core, "_make_socket", None)
-    if make is None or [*inspect.signature(make).parameters] != _SOCKET_ARGUMENTS:
+    if make is None or getattr(make, "_is_shared", False):
+        return
+    if [*inspect.signature(make).parameters] != _SOCKET_ARGUMENTS:
         return
     contexts: list[ssl.SSLContext] = []
 
+    @functools.wraps(make)
     def _make_socket(*arguments: Any) -> Any:
         *address, wanted = arguments
         if wanted is not None and wanted is not True:
@@ -142,7 +147,9 @@ def share_tls_context(core: Any) -> None:
             raise
         return sock
 
-    core._make_socket = _make_socket
+    shared: Callable[..., Any] = _make_socket
+    shared._is_shared = True  # type: ignore[attr-defined]
+    core._make_socket = shared
 
 
 def _default_context() -> ssl.SSLContext:

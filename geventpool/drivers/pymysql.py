@@ -2,12 +2,14 @@
 
 Two things are added to it. A connection that the pool opens thinks of itself as in a transaction until a
 reply says otherwise, because an error packet carries no status flags and a kill leaves no reply at all;
-and it knows when it was left in the middle of a packet or of an answer. And `tune` makes one TLS context for equal settings: PyMySQL builds one for each connect,
-which reads the system's certificates and costs about 17 ms of CPU in which the whole worker stands still.
+and it knows when it was left in the middle of a packet or of an answer. And `tune` makes one TLS context
+for equal settings: PyMySQL builds one for each connect, which reads the system's certificates and costs
+about 17 ms of CPU in which the whole worker stands still.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import ssl
 import sys
@@ -74,7 +76,6 @@ class PyMySQL(Driver):
 
 def _pessimist(kind: Any) -> type:
     """The same class, but in a transaction until the server says otherwise."""
-    result_class = _result_class()
 
     def _execute_command(self: Any, command: Any, sql: Any) -> Any:
         try:
@@ -82,26 +83,6 @@ def _pessimist(kind: Any) -> type:
             return kind._execute_command(self, command, sql)
         finally:
             self.server_status |= _IN_TRANSACTION
-
-    def _read_query_result(self: Any, unbuffered: bool = False) -> Any:
-        self.server_status |= _IN_TRANSACTION
-        self._is_out_of_step = True
-        try:
-            if unbuffered:
-                affected_rows = kind._read_query_result(self, unbuffered)
-            else:
-                self._result = None
-                result = result_class(self)
-                result.read()
-                self._result = result
-                self.server_status = result.server_status
-                affected_rows = result.affected_rows
-        except self.Error:
-            # The server's errors are whole answers, and after PyMySQL's own the socket is closed.
-            self._is_out_of_step = False
-            raise
-        self._is_out_of_step = False
-        return affected_rows
 
     def _write_bytes(self: Any, data: Any) -> None:
         try:
@@ -118,10 +99,41 @@ def _pessimist(kind: Any) -> type:
         "_execute_command": _execute_command,
         "_is_out_of_step": False,
         "_is_pessimist": True,
-        "_read_query_result": _read_query_result,
+        "_read_query_result": _reader(kind),
         "_write_bytes": _write_bytes,
     }
     return type(kind.__name__, (kind,), namespace)
+
+
+def _reader(kind: Any) -> Callable[..., Any]:
+    """`_read_query_result`, but it keeps the flags of a SELECT, and notices if it is left half-way."""
+    original: Any = sys.modules["pymysql.connections"].Connection
+    result_class = _result_class()
+    # Not if somebody has put a method of his own in its place.
+    is_usual = kind._read_query_result is original._read_query_result
+
+    def _read_query_result(self: Any, unbuffered: bool = False) -> Any:
+        self.server_status |= _IN_TRANSACTION
+        self._is_out_of_step = True
+        try:
+            if unbuffered or not is_usual:
+                affected_rows = kind._read_query_result(self, unbuffered)
+            else:
+                self._result = None
+                result = result_class(self)
+                result.read()
+                self._result = result
+                if result.server_status is not None:
+                    self.server_status = result.server_status
+                affected_rows = result.affected_rows
+        except self.Error:
+            # The server's errors are whole answers, and after PyMySQL's own the socket is closed.
+            self._is_out_of_step = False
+            raise
+        self._is_out_of_step = False
+        return affected_rows
+
+    return _read_query_result
 
 
 def _result_class() -> Any:
@@ -154,6 +166,7 @@ def share_tls_contexts(connection_class: Any) -> None:
         return
     contexts: OrderedDict[object, ssl.SSLContext] = OrderedDict()
 
+    @functools.wraps(make)
     def _create_ssl_ctx(self: Any, sslp: Any) -> Any:
         # A subclass with a method of its own may go on to change what it gets from here.
         is_own = getattr(type(self)._create_ssl_ctx, "_is_shared", False)

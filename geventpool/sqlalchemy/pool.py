@@ -8,15 +8,23 @@ from typing import Any, cast
 
 from sqlalchemy import exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
-from sqlalchemy.pool.base import _AdhocProxiedConnection, _ConnDialect
+from sqlalchemy.pool.base import (
+    _AdhocProxiedConnection,
+    _ConnDialect,
+    reset_commit,
+    reset_none,
+    reset_rollback,
+)
 
 from .. import drivers
-from ..config import make_config, profile_settings, split_cap
+from ..config import PoolConfig, make_config, profile_settings, split_cap
 from ..core.entry import CLOSED, IN_USE, Entry
 from ..errors import PoolTimeout
 from ..pool import ConnectionHandlers, Door, adopt, make_core
 from .proxy import Fairy, Record
 
+_STYLES = {"rollback": reset_rollback, "commit": reset_commit, None: reset_none}
+_LONGEST_CONNECT = 30.0
 _REPLACED = ("expired", "dead", "invalidated", "check interrupted")
 
 
@@ -117,9 +125,13 @@ class GeventPool(Door, Pool):
         pre_ping: bool | None = None,
         _dispatch: Any = None,
     ) -> None:
-        settings = {
-            "use_lifo": use_lifo,
+        said = {
+            "profile": profile,
+            "pool_size": pool_size,
+            "max_overflow": max_overflow,
+            "max_size": max_size,
             "min_idle": min_idle,
+            "use_lifo": use_lifo,
             "sizing": sizing,
             "breakeven": breakeven,
             "ping_after": ping_after,
@@ -127,28 +139,20 @@ class GeventPool(Door, Pool):
             "recycle": recycle,
             "pre_ping": pre_ping,
         }
-        settings = {name: value for name, value in settings.items() if value is not None}
+        self._said = {name: value for name, value in said.items() if value is not None}
+        self._said["reset_on_return"] = _reset_name(reset_on_return)
         if timeout != "unsaid":
-            settings["timeout"] = timeout
-        self.config = config = make_config(
-            profile=profile,
-            pool_size=pool_size,
-            max_overflow=max_overflow,
-            max_size=max_size,
-            reset_on_return=_reset_name(reset_on_return),
-            **settings,
-        )
+            self._said["timeout"] = timeout
+        self.config = config = make_config(**self._said)
         if echo is None and profile is not None:
             echo = profile_settings(profile).get("echo")
-        self._is_smart = config.reset_on_return == "smart"
-        self._pool_size = pool_size
         Pool.__init__(
             self,
             creator,
             recycle=cast(int, config.recycle),
             echo=echo,
             logging_name=logging_name,
-            reset_on_return=cast(Any, "rollback" if self._is_smart else config.reset_on_return),
+            reset_on_return=_sqlalchemys(config),
             events=events,
             dialect=dialect,
             # The core pings, and only where the socket cannot tell.
@@ -185,35 +189,33 @@ class GeventPool(Door, Pool):
     def recreate(self) -> GeventPool:
         """A new, empty pool with the same settings and listeners."""
         self.logger.info("Pool recreating")
-        size, overflow = split_cap(self.config, self._pool_size)
-        config = self.config
         return self.__class__(
             self._creator,
-            pool_size=size,
-            max_overflow=overflow,
-            timeout=config.timeout,
-            use_lifo=config.use_lifo,
-            min_idle=config.min_idle,
-            sizing=config.sizing,
-            breakeven=config.breakeven,
-            ping_after=config.ping_after,
-            cleaner=config.cleaner,
-            recycle=config.recycle,
+            **self._said,
             echo=self.echo,
             logging_name=self._orig_logging_name,
-            reset_on_return=config.reset_on_return,
             dialect=self._dialect,
-            pre_ping=config.pre_ping,
             _dispatch=self.dispatch,
         )
+
+    def configure(self, **settings: Any) -> None:
+        """Changes settings while the pool runs. Never switches greenlets.
+
+        Raises:
+            ConfigError: nothing has been changed then.
+        """
+        super().configure(**settings)
+        self._recycle = cast(int, self.config.recycle)
+        self._reset_on_return = _STYLES[_sqlalchemys(self.config)]
 
     def dispose(self) -> None:
         """Closes what is idle. What is in use comes back and is closed by the cleaner, if nobody
         asks for it before. May switch greenlets.
         """
         self._spares.clear()
-        self.core.close_idle("disposed")
+        self.core.opener.stop()
         self.core.min_idle = 0
+        self.core.close_idle("disposed")
         self.logger.info("Pool disposed. %s", self.status())
 
     def status(self) -> str:
@@ -226,7 +228,7 @@ class GeventPool(Door, Pool):
 
     def size(self) -> int:
         """`pool_size`; the hard cap if it was not given; 0 for no cap."""
-        return split_cap(self.config, self._pool_size)[0]
+        return split_cap(self.config, self._said.get("pool_size"))[0]
 
     def timeout(self) -> float | None:
         """Seconds that a caller waits at most."""
@@ -255,9 +257,10 @@ class GeventPool(Door, Pool):
             entry = core.acquire(timeout)
         except PoolTimeout as error:
             ledger = core.ledger
-            if timeout == 0 and ledger.in_use + ledger.closing < ledger.max_size:
+            room = ledger.max_size - ledger.size
+            if timeout == 0 and len(ledger.waiting) < ledger.opening + room:
                 # QueuePool's `timeout=0` does not wait for others, but it does connect.
-                entry = core.acquire(None)
+                entry = core.acquire(_LONGEST_CONNECT)
             else:
                 raise GeventPoolTimeout(str(error), code="3o7r") from None
         record = cast(Record, entry.resource)
@@ -336,6 +339,11 @@ class GeventPool(Door, Pool):
         fairy = Fairy(self, record.dbapi_connection, record, self._should_log_debug())
         record.fairy_ref = weakref.ref(fairy)
         fairy._checkin()
+
+
+def _sqlalchemys(config: PoolConfig) -> Any:
+    """What SQLAlchemy's own code is to do on return: where it would roll back, we may know better."""
+    return "rollback" if config.reset_on_return == "smart" else config.reset_on_return
 
 
 def _reset_name(value: Any) -> Any:

@@ -55,11 +55,11 @@ class QueuePool(GeventPool):
 
     @property
     def _max_overflow(self):
-        return split_cap(self.config, self._pool_size)[1]
+        return split_cap(self.config, self.size())[1]
 
     @_max_overflow.setter
     def _max_overflow(self, overflow):
-        self.resize(float("inf") if overflow == -1 else self.size() + overflow)
+        self.configure(max_overflow=overflow)
 
 
 sqlalchemy.QueuePool = sqlalchemy.pool.QueuePool = sqlalchemy.pool.impl.QueuePool = QueuePool

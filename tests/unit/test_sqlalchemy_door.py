@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
 import pytest
-from sqlalchemy import create_engine, engine_from_config, event, exc, text
+import sqlalchemy
+from sqlalchemy import Engine, engine_from_config, event, exc, text
 from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 from geventpool import ConfigError
 from geventpool.sqlalchemy import GeventPool, GeventPoolPlugin, wrap
 from geventpool.testing import FakeDriver, settle
 
+_engines: list[Engine] = []
+
+
+def create_engine(*arguments: Any, **keywords: Any) -> Engine:
+    """SQLAlchemy's, remembered so that the engine is disposed of in the end."""
+    engine = sqlalchemy.create_engine(*arguments, **keywords)
+    _engines.append(engine)
+    return engine
+
 
 @pytest.fixture
-def url(tmp_path: Any) -> str:
-    return f"sqlite:///{tmp_path}/test.db"
+def url(tmp_path: Any) -> Iterator[str]:
+    yield f"sqlite:///{tmp_path}/test.db"
+    gc.collect()
+    settle()
+    while _engines:
+        _engines.pop().dispose()
+    settle()
 
 
 def pool_of(driver: FakeDriver, **settings: Any) -> GeventPool:
@@ -215,11 +231,14 @@ def test_dispose_closes_what_is_idle_and_what_comes_back_later_goes_by_itself() 
     assert pool.stats().size == 0
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # it is not closed, it is dropped
 def test_an_engine_that_nobody_refers_to_any_more_is_collected(url: str) -> None:
     engine = create_engine(url, poolclass=GeventPool)
     with engine.connect():
         pass
     gone = weakref.ref(engine.pool)
+    _engines.remove(engine)
     del engine
     settle()
     gc.collect()
