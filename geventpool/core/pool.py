@@ -72,6 +72,7 @@ class ResourcePool(Generic[R]):
         self.ledger: Ledger[R, Waiter[Entry[R]]] = Ledger(max_size, lifo=lifo)
         self.counters = Counters()
         self.is_closed = False
+        self._is_oversize = False  # the cap was lowered below what is in use
         self._opened: set[Entry[R]] = set()
         self._drainers: list[Waiter[bool]] = []
         self.opener: Opener[R] = Opener(self)
@@ -111,10 +112,14 @@ class ResourcePool(Generic[R]):
         self.counters.checkouts += 1
         return entry
 
-    def release(self, entry: Entry[R]) -> None:
+    def release(self, entry: Entry[R], *, is_untouched: bool = False) -> None:
         """Takes an entry back. Switches greenlets only if its resource has to be reset.
 
         The first caller in line gets it. From another thread it comes back at the hub's next turn.
+
+        Args:
+            entry: the entry.
+            is_untouched: nobody has used its resource, so there is nothing to reset.
 
         Raises:
             AssertionError: the entry is not lent (it was released twice).
@@ -126,13 +131,28 @@ class ResourcePool(Generic[R]):
             if entry.state is CLOSED:
                 return  # from before a fork: it is the parent's
             raise AssertionError(f"bug: released an entry that is {entry.state}")
-        if self.handlers.is_reset_needed(entry.resource) and not self._reset(entry):
+        needs_reset = not is_untouched and self.handlers.is_reset_needed(entry.resource)
+        if needs_reset and not self._reset(entry):
             return
-        now = self.clock.now()
+        now, ledger = self.clock.now(), self.ledger
+        if now >= entry.expires_at or self._is_oversize or self.is_closed:
+            self.discard(entry, "closed" if self.is_closed else "expired")
+            self._is_oversize = ledger.size - ledger.closing > ledger.max_size
+            return
         self.counters.hold_seconds += now - entry.taken_at
-        self._put(entry, now)
-        if not self._cleaner_is_timed:
-            self.cleaner.sweep()
+        waiter = ledger.put(entry)
+        if waiter is not None:
+            self._serve(waiter, entry, now)
+            return
+        self.policy.fell(now, ledger.in_use)
+        entry.idle_since = now  # from here on as in `_rest`, for one frame less
+        entry.sure_until = min(now + _SURE_FOR, entry.expires_at)
+        if entry.watch is not None:
+            entry.watch.start()
+        elif self.checks_unwatched:
+            entry.sure_until = -math.inf
+        if self._drainers or len(ledger.idle) + ledger.in_use > self.min_idle:
+            self._tidy()
 
     def abandon(
         self, entry: Entry[R], give_back: Callable[[Entry[R]], object] | None = None
@@ -175,8 +195,10 @@ class ResourcePool(Generic[R]):
     def resize(self, max_size: float) -> None:
         """Changes the hard cap. Surplus idle entries are closed now, those in use when released."""
         self.ledger.max_size = max_size
-        while self.ledger.idle and self.ledger.size - self.ledger.closing > max_size:
-            self.discard(self.ledger.idle[0], "resized")
+        ledger = self.ledger
+        while ledger.idle and ledger.size - ledger.closing > max_size:
+            self.discard(ledger.idle[0], "resized")
+        self._is_oversize = ledger.size - ledger.closing > max_size
         self.opener.open_wanted(self.clock.now())
 
     def warm_up(self) -> None:
@@ -231,13 +253,7 @@ class ResourcePool(Generic[R]):
 
     def status(self) -> str:
         """All figures in one line of text."""
-        stats = self.stats()
-        return (
-            f"{self!r}: level {stats.level}, mean in use {stats.mean_in_use:.2f}, "
-            f"{stats.checkouts_per_second:.2f} checkouts/s, {stats.checkouts} checkouts, "
-            f"{stats.opened} opened, {sum(stats.closed.values())} closed, {stats.waits} waits, "
-            f"{stats.timeouts} timeouts"
-        )
+        return f"{self!r}: {self.stats()}"
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.ledger!r}>"
@@ -367,7 +383,7 @@ class ResourcePool(Generic[R]):
 
     def _check_and_return(self, entry: Entry[R]) -> None:
         if self._check(entry):
-            self._put(entry, self.clock.now())
+            self.release(entry, is_untouched=True)
 
     def _wait(self, deadline: float, now: float) -> Entry[R]:
         if self.is_closed:
@@ -400,7 +416,7 @@ class ResourcePool(Generic[R]):
             self.opener.unwant(waiter)
             self.ledger.leave(waiter)
         elif waiter.value is not None:
-            self._put(waiter.value, self.clock.now())
+            self.release(waiter.value, is_untouched=True)
 
     def _reset(self, entry: Entry[R]) -> bool:
         """Resets a returned entry; the releasing greenlet owns it. True: it can be lent again."""
@@ -417,28 +433,15 @@ class ResourcePool(Generic[R]):
             self.discard(entry, "abandoned")
         return is_fit
 
-    def _put(self, entry: Entry[R], now: float) -> None:
-        """Puts a lent entry back into circulation: first in line, or idle. Never switches."""
-        ledger = self.ledger
-        if (
-            now >= entry.expires_at
-            or ledger.size - ledger.closing > ledger.max_size
-            or self.is_closed
-        ):
-            self.discard(entry, "closed" if self.is_closed else "expired")
-            return
-        waiter = ledger.put(entry)
-        if waiter is not None:
-            self._serve(waiter, entry, now)
-            return
-        self.policy.fell(now, ledger.in_use)
-        self._rest(entry, now)
-        if not self.cleaner.is_armed:
+    def _tidy(self) -> None:
+        """Something has been released: the cleaner and those who drain may have to know."""
+        if not self.cleaner.is_timed:
+            self.cleaner.sweep()
+        elif not self.cleaner.is_armed:
             self.cleaner.arm()
-        elif not ledger.in_use and len(ledger.idle) > self.min_idle:
+        elif not self.ledger.in_use:
             self.cleaner.quieten()
-        if self._drainers:
-            self._notify_drainers()
+        self._notify_drainers()
 
     def _serve(self, waiter: Waiter[Entry[R]], entry: Entry[R], now: float) -> None:
         self.opener.unwant(waiter)

@@ -107,6 +107,14 @@ class PoolStats:
     resets: int
     connect_time: float
 
+    def __str__(self) -> str:
+        return (
+            f"level {self.level}, mean in use {self.mean_in_use:.2f}, "
+            f"{self.checkouts_per_second:.2f} checkouts/s, {self.checkouts} checkouts, "
+            f"{self.opened} opened, {sum(self.closed.values())} closed, {self.waits} waits, "
+            f"{self.timeouts} timeouts"
+        )
+
 
 def snapshot(pool: ResourcePool[Any]) -> PoolStats:
     """The figures of a pool as they are now. Never switches."""

@@ -174,7 +174,7 @@ class GeventPool(Door, Pool):
             PoolClosed: the pool is closed.
             Exception: what the driver raised when it could not connect.
         """
-        record = cast(Record, self._do_get())
+        record: Any = self._do_get()
         try:
             connection = record.get_connection()
             fairy = Fairy(self, connection, record, self._should_log_debug())
@@ -263,13 +263,12 @@ class GeventPool(Door, Pool):
                 entry = core.acquire(_LONGEST_CONNECT)
             else:
                 raise GeventPoolTimeout(str(error), code="3o7r") from None
-        record = cast(Record, entry.resource)
+        record: Record = entry.resource
         record.entry = entry
         return record
 
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        record = cast(Record, record)
-        entry = record.entry
+    def _do_return_conn(self, record: Any) -> None:
+        entry: Entry[Record] | None = record.entry
         if entry is None or entry.state is CLOSED:
             return
         if record.dbapi_connection is None:

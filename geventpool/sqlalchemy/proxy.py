@@ -69,7 +69,8 @@ class Fairy(_ConnectionFairy):
     def _reset(
         self, pool: Pool, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
     ) -> None:
-        if not _is_smart(pool) or transaction_was_reset:
+        config = cast("GeventPool", pool).config
+        if config.reset_on_return != "smart" or transaction_was_reset:
             super()._reset(pool, transaction_was_reset, terminate_only, asyncio_safe)
             return
         connection = self.dbapi_connection
@@ -92,7 +93,3 @@ class Fairy(_ConnectionFairy):
             if self._echo:
                 pool.logger.debug("Connection %s rollback-on-return", connection)
             pool._dialect.do_rollback(self)
-
-
-def _is_smart(pool: Pool) -> bool:
-    return cast("GeventPool", pool).config.reset_on_return == "smart"

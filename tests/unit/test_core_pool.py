@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -510,3 +513,51 @@ def test_a_kill_while_idle_connections_are_closed_leaves_none_behind(make, drive
     clock.advance(5)
     assert pool.stats().size == 0
     assert [connection.is_open for connection in driver.connections[:2]] == [False, False]
+
+
+def test_a_warm_acquire_and_a_release_are_five_frames_of_ours_each() -> None:
+    pool = ConnectionPool(FakeDriver().connect, reset_on_return=None)  # in real time
+    pool.connection().close()
+
+    def frames_of(call: Callable[[], Any]) -> tuple[Any, list[str]]:
+        frames: list[str] = []
+        sys.setprofile(lambda frame, kind, _: frames.append(frame.f_code.co_filename + kind))
+        try:
+            result = call()
+        finally:
+            sys.setprofile(None)
+        return result, [
+            frame for frame in frames if "geventpool" in frame and frame.endswith("call")
+        ]
+
+    core = pool.core
+    entry, acquiring = frames_of(lambda: core.acquire(None))
+    _, releasing = frames_of(lambda: core.release(entry))
+    in_package = [
+        [name for name in names if "/geventpool/core/" in name or "/geventpool/sizing/" in name]
+        for names in (acquiring, releasing)
+    ]
+    assert [len(names) for names in in_package] == [5, 4], "and one of the door, at release"
+
+
+def test_stats_are_a_frozen_snapshot_that_tells_all(make, clock) -> None:
+    pool = make(max_size=2)
+    first, second = borrow(pool, 2)
+    waiter = gevent.spawn(pool.connection)
+    settle()
+    clock.advance(1)
+    stats = pool.stats()
+    first.close()
+    settle()
+    assert (stats.in_use, stats.waiting, stats.idle, stats.size) == (2, 1, 0, 2)
+    with pytest.raises(AttributeError):
+        stats.in_use = 0  # type: ignore[misc]
+    later = pool.stats()
+    assert later.waits == 3
+    assert later.wait_seconds == 1
+    assert sum(later.wait_counts) == 3
+    assert later.hold_seconds == 1
+    assert json.loads(json.dumps(dataclasses.asdict(later)))["opened"] == 2
+    assert "2 opened, 0 closed" in pool.status()
+    assert waiter.get().connection is first.connection
+    assert second
