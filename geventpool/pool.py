@@ -121,15 +121,18 @@ class ConnectionHandlers:
         return drivers.driver_for(connection).needs_ping
 
     def is_reset_needed(self, connection: Any) -> bool:
-        """Not if `smart` and the driver knows that no transaction is open."""
+        """Not if `smart` and the driver knows that no transaction is open; always if it is broken."""
         style = self._door.config.reset_on_return
         if style == "smart":
             return drivers.driver_for(connection).state(connection) is not State.CLEAN
-        return style is not None
+        return style is not None or self._is_broken(connection)
+
+    def _is_broken(self, connection: Any) -> bool:
+        return drivers.driver_for(connection).state(connection) is State.BROKEN
 
     def reset(self, connection: Any) -> bool:
         """Ends an open transaction. Switches greenlets."""
-        if drivers.driver_for(connection).state(connection) is State.BROKEN:
+        if self._is_broken(connection):
             return False
         (
             connection.commit

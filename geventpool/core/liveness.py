@@ -7,6 +7,7 @@ closing to the cleaner. It holds weak references only, so that an active watcher
 from __future__ import annotations
 
 import _socket
+import os
 import select
 import weakref
 from collections.abc import Callable
@@ -41,6 +42,7 @@ def look(fd: int) -> bytes | None:
     if ready[0][1] & _HANGUP:
         return b""
     try:
+        was_blocking = os.get_blocking(fd)
         peeked = _socket.socket(fileno=fd)
     except OSError:
         return b""
@@ -52,6 +54,7 @@ def look(fd: int) -> bytes | None:
         return b""
     finally:
         peeked.detach()
+        os.set_blocking(fd, was_blocking)  # `socket.setdefaulttimeout` may have changed it
 
 
 class SocketWatch:
@@ -106,10 +109,15 @@ class Liveness(Generic[R]):
         self._is_farewell = is_farewell
         self._evict = evict
 
-    def add_watch(self, entry: Entry[R]) -> None:
-        """Gives an entry a watch on its socket, if it has one. Never switches."""
-        fd = self._fileno(entry.resource)
-        entry.watch = None if fd is None else SocketWatch(fd, self, entry)
+    def watch(self, entry: Entry[R]) -> None:
+        """Watches the socket of an entry that has become idle, if it has one. Never switches."""
+        fd, watch = self._fileno(entry.resource), entry.watch
+        if watch is None or watch.fd != fd:
+            # The resource is new, or has reconnected by itself. libev ends the process when it is
+            # to watch a descriptor that is closed, so this is asked each time.
+            entry.watch = watch = None if fd is None else SocketWatch(fd, self, entry)
+        if watch is not None:
+            watch.start()
 
     def is_dead(self, entry: Entry[R]) -> bool:
         """Looks at the socket now, in case the hub had no turn since. Never switches.
@@ -122,12 +130,6 @@ class Liveness(Generic[R]):
         fd = self._fileno(entry.resource)
         if fd is None:
             return True
-        if fd != watch.fd:
-            # The resource has reconnected by itself; the old number may be another's by now.
-            watch.stop()
-            self.add_watch(entry)
-            if entry.state is IDLE:
-                entry.watch.start()
         told = look(fd)
         if told is None:
             return False

@@ -1,7 +1,7 @@
 """Acquire, release, close: the only code of the core that blocks.
 
-The ledger decides without switching; here its decisions are carried out. At every switch point of this
-module exactly one party answers for an entry, and a kill that arrives there leaves the books right.
+The ledger decides without switching; here its decisions are carried out. At every switch point exactly one
+party answers for an entry, and a kill that arrives there leaves the books right.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class ResourcePool(Generic[R]):
         self.opener: Opener[R] = Opener(self)
         self.cleaner: Cleaner[R] = Cleaner(self, self._cleaner_is_timed)
         self.liveness: Liveness[R] = Liveness(
-            self.handlers.fileno, self.handlers.is_farewell, self._evict
+            self.handlers.fileno, self.handlers.is_farewell, partial(self.discard, cause="dead")
         )
 
     def acquire(self, timeout: float | None) -> Entry[R]:
@@ -131,7 +131,11 @@ class ResourcePool(Generic[R]):
             if entry.state is CLOSED:
                 return  # from before a fork: it is the parent's
             raise AssertionError(f"bug: released an entry that is {entry.state}")
-        needs_reset = not is_untouched and self.handlers.is_reset_needed(entry.resource)
+        try:
+            needs_reset = not is_untouched and self.handlers.is_reset_needed(entry.resource)
+        except BaseException:
+            self.discard(entry, "reset failed")
+            raise
         if needs_reset and not self._reset(entry):
             return
         now, ledger = self.clock.now(), self.ledger
@@ -145,12 +149,7 @@ class ResourcePool(Generic[R]):
             self._serve(waiter, entry, now)
             return
         self.policy.fell(now, ledger.in_use)
-        entry.idle_since = now  # from here on as in `_rest`, for one frame less
-        entry.sure_until = min(now + _SURE_FOR, entry.expires_at)
-        if entry.watch is not None:
-            entry.watch.start()
-        elif self.checks_unwatched:
-            entry.sure_until = -math.inf
+        self._rest(entry, now)
         if self._drainers or len(ledger.idle) + ledger.in_use > self.min_idle:
             self._tidy()
 
@@ -212,9 +211,8 @@ class ResourcePool(Generic[R]):
         """Closes everything idle before it returns. May switch greenlets."""
         retired = []
         while self.ledger.idle:
-            entry = self.ledger.idle[-1]
-            self._retire(entry, cause)
-            retired.append(entry)
+            retired.append(self.ledger.idle[-1])
+            self._retire(retired[-1], cause)
         try:
             while retired:
                 self._close_retired(retired.pop())
@@ -259,12 +257,11 @@ class ResourcePool(Generic[R]):
         return f"<{self.name} {self.ledger!r}>"
 
     def add_opened(self, entry: Entry[R], now: float) -> None:
-        """Puts a resource that was just opened into circulation. Never switches."""
+        """Puts a new resource into circulation. Never switches."""
         self.counters.opened += 1
         self._opened.add(entry)
         entry.opened_at = now
         entry.expires_at = now + self.lifetime
-        self.liveness.add_watch(entry)
         waiter = self.ledger.opened(entry)
         if waiter is not None:
             self.policy.rose(now, self.ledger.in_use)
@@ -322,8 +319,13 @@ class ResourcePool(Generic[R]):
     ) -> Entry[R]:
         deadline = math.inf if timeout is None else now + timeout
         while entry is not None:
-            if now < entry.sure_until or self._is_sound(entry, now, deadline):
-                return entry
+            try:
+                if now < entry.sure_until or self._is_sound(entry, now, deadline):
+                    return entry
+            except BaseException:
+                if entry.state is IN_USE:
+                    self.discard(entry, "check interrupted")
+                raise
             now = self.clock.now()
             entry = self._take(now)
         return self._wait(deadline, now)
@@ -345,10 +347,8 @@ class ResourcePool(Generic[R]):
         if self.liveness.is_dead(entry):
             self.discard(entry, "dead")
             return False
-        must_check = entry.is_suspect or self.handlers.must_check(
-            entry.resource, now - entry.idle_since, entry.watch is not None
-        )
-        if not must_check:
+        idle_for, is_watched = now - entry.idle_since, entry.watch is not None
+        if not (entry.is_suspect or self.handlers.must_check(entry.resource, idle_for, is_watched)):
             return True
         if deadline <= now:
             # timeout=0 never switches: somebody else checks, the next caller has the use of it.
@@ -367,11 +367,7 @@ class ResourcePool(Generic[R]):
     def _check(self, entry: Entry[R]) -> bool:
         """Pings. The caller owns the entry; if it comes to harm, so does nobody else."""
         self.counters.pings += 1
-        try:
-            is_alive = self.handlers.check(entry.resource)
-        except BaseException:
-            self.discard(entry, "check interrupted")
-            raise
+        is_alive = self.handlers.check(entry.resource)
         if not is_alive:
             self.discard(entry, "dead")
             for other in self.ledger.idle:  # what killed it has perhaps killed them
@@ -382,7 +378,12 @@ class ResourcePool(Generic[R]):
         return True
 
     def _check_and_return(self, entry: Entry[R]) -> None:
-        if self._check(entry):
+        try:
+            is_sound = self._check(entry)
+        except BaseException:
+            self.discard(entry, "check interrupted")
+            raise
+        if is_sound:
             self.release(entry, is_untouched=True)
 
     def _wait(self, deadline: float, now: float) -> Entry[R]:
@@ -452,14 +453,13 @@ class ResourcePool(Generic[R]):
         """An entry has become idle: from now on the hub watches it."""
         entry.idle_since = now
         entry.sure_until = min(now + _SURE_FOR, entry.expires_at)
-        if entry.watch is not None:
-            entry.watch.start()
-        elif self.checks_unwatched:
+        try:
+            self.liveness.watch(entry)
+        except Exception:  # a driver's surprise must not cost the place: ask before it is lent
+            log.exception("%r: cannot watch %r", self, entry.resource)
+            entry.watch, entry.is_suspect = None, True
+        if entry.is_suspect or (entry.watch is None and self.checks_unwatched):
             entry.sure_until = -math.inf
-
-    def _evict(self, entry: Entry[R]) -> None:
-        """The peer of an idle entry has hung up. Runs in the hub."""
-        self.discard(entry, "dead")
 
     def _closed(self, entry: Entry[R]) -> None:
         self._opened.discard(entry)

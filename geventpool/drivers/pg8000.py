@@ -52,6 +52,8 @@ class Pg8000(Driver):
 
     def adopt(self, connection: Any) -> None:
         kind = type(connection)
+        if getattr(kind, "_is_accountant", False):
+            return
         if kind not in _accountants:
             self.tune()
             _accountants[kind] = _accountant(kind) if hasattr(kind, "handle_messages") else kind

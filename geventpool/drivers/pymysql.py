@@ -40,6 +40,8 @@ class PyMySQL(Driver):
 
     def adopt(self, connection: Any) -> None:
         kind = type(connection)
+        if getattr(kind, "_is_pessimist", False):
+            return
         if kind not in _pessimists:
             self.tune()
             _pessimists[kind] = _pessimist(kind) if hasattr(kind, "_read_query_result") else kind

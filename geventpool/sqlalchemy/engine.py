@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from sqlalchemy import URL, CreateEnginePlugin, Engine
 from sqlalchemy.pool import Pool
+from sqlalchemy.pool.base import reset_rollback
 
 from ..config import make_config
 from ..errors import ConfigError
@@ -53,6 +54,7 @@ def wrap(engine: Engine, **settings: Any) -> Engine:
             "timeout": getattr(old, "_timeout", 30.0),
             "recycle": old._recycle,
             "pre_ping": old._pre_ping,
+            **_style_of(old),
             **settings,
         },
         echo=old.echo,
@@ -63,6 +65,12 @@ def wrap(engine: Engine, **settings: Any) -> Engine:
     engine.pool = new
     old.dispose()
     return engine
+
+
+def _style_of(pool: Pool) -> dict[str, Any]:
+    """What a pool does on return, if that is not the default."""
+    style = pool._reset_on_return
+    return {} if style is reset_rollback else {"reset_on_return": style}
 
 
 class GeventPoolPlugin(CreateEnginePlugin):

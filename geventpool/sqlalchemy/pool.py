@@ -55,7 +55,11 @@ class _RecordHandlers(ConnectionHandlers):
         return super().must_check(record.dbapi_connection, idle_for, is_watched)
 
     def is_reset_needed(self, record: Any) -> bool:
-        return False  # the fairy has done it, between SQLAlchemy's events
+        # The fairy has reset it, between SQLAlchemy's events; a listener may have broken it since.
+        return super()._is_broken(record.dbapi_connection)
+
+    def reset(self, record: Any) -> bool:
+        return False
 
     def fileno(self, record: Any) -> int | None:
         return None if record.dbapi_connection is None else super().fileno(record.dbapi_connection)
@@ -294,6 +298,16 @@ class GeventPool(Door, Pool):
 
     # What the core asks of us.
 
+    def _should_wrap_creator(self, creator: Any) -> Any:
+        invoke = super()._should_wrap_creator(creator)
+
+        def invoke_and_adopt(record: ConnectionPoolEntry) -> Any:
+            connection = invoke(record)
+            adopt(connection)
+            return connection
+
+        return invoke_and_adopt
+
     def _open_record(self) -> Record:
         if self._spares:
             record = self._spares.pop()
@@ -304,7 +318,6 @@ class GeventPool(Door, Pool):
                 raise
         else:
             record = Record(self)
-        adopt(record.dbapi_connection)
         return record
 
     def _ping(self, record: Record) -> bool:

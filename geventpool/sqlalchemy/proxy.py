@@ -69,27 +69,28 @@ class Fairy(_ConnectionFairy):
     def _reset(
         self, pool: Pool, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
     ) -> None:
+        record, connection = self._connection_record, self.dbapi_connection
+        driver = drivers.driver_for(connection)
+        if record is not None and driver.state(connection) is State.BROKEN:
+            pool.logger.info("Connection %s was abandoned in mid-query; closing it", connection)
+            record.invalidate()
+            return
         config = cast("GeventPool", pool).config
         if config.reset_on_return != "smart" or transaction_was_reset:
             super()._reset(pool, transaction_was_reset, terminate_only, asyncio_safe)
             return
-        connection = self.dbapi_connection
         if pool.dispatch.reset:
             state = PoolResetState(
                 transaction_was_reset=False,
                 terminate_only=terminate_only,
                 asyncio_safe=asyncio_safe,
             )
-            pool.dispatch.reset(connection, self._connection_record, state)
+            pool.dispatch.reset(connection, record, state)
         # Asked only now, because a listener may have begun a transaction.
-        open_state = drivers.driver_for(connection).state(connection)
-        if open_state is State.CLEAN:
+        if driver.state(connection) is State.CLEAN:
             if self._echo:
                 pool.logger.debug("Connection %s reset, no transaction is open", connection)
-        elif open_state is State.BROKEN and self._connection_record is not None:
-            pool.logger.info("Connection %s was abandoned in mid-query; closing it", connection)
-            self._connection_record.invalidate()
-        else:
-            if self._echo:
-                pool.logger.debug("Connection %s rollback-on-return", connection)
-            pool._dialect.do_rollback(self)
+            return
+        if self._echo:
+            pool.logger.debug("Connection %s rollback-on-return", connection)
+        pool._dialect.do_rollback(self)

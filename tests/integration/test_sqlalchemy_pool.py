@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -404,3 +405,94 @@ print(engine.pool.stats().opened)
         assert (done.returncode, done.stderr) == (0, "")
         assert int(done.stdout) <= 20
     assert 40 < most < 100
+
+
+def nap_of(engine: Engine, seconds: float) -> str:
+    return f"select {'sleep' if engine.dialect.name == 'mysql' else 'pg_sleep'}({seconds})"
+
+
+def test_a_connection_left_in_mid_query_by_a_killed_listener_is_not_handed_on(
+    url: str, engine_of: Callable[..., Engine]
+) -> None:
+    engine = engine_of(url, max_size=1, pool_timeout=5)
+    own_connection_ids(engine, 1)
+    asks = []
+
+    @event.listens_for(engine, "checkin")
+    def ask_something(connection: Any, _record: Any) -> None:
+        if asks:
+            asks.clear()
+            cursor = connection.cursor()
+            cursor.execute(nap_of(engine, 0.3))
+            cursor.fetchall()
+
+    def holder() -> None:
+        connection = engine.connect()
+        gevent.sleep(0.05)
+        asks.append(1)
+        connection.close()
+
+    def request() -> int:
+        with engine.connect() as connection:
+            return connection.execute(text("select 42")).scalar_one()
+
+    victim = gevent.spawn(holder)
+    gevent.sleep(0.01)
+    waiter = gevent.spawn(request)
+    gevent.sleep(0.1)
+    assert not asks
+    victim.kill()
+    assert waiter.get(timeout=3) == 42
+
+
+@pytest.mark.parametrize("style", ["smart", "rollback", "commit", None])
+def test_a_connection_left_in_mid_query_is_not_lent_again_whatever_the_reset(
+    url: str, engine_of: Callable[..., Engine], style: str | None
+) -> None:
+    engine = engine_of(url, max_size=1, pool_reset_on_return=style)
+
+    def request() -> None:
+        connection = engine.raw_connection()
+        try:
+            connection.cursor().execute(nap_of(engine, 0.5))
+        finally:
+            connection.close()
+
+    victim = gevent.spawn(request)
+    gevent.sleep(0.1)
+    victim.kill()
+    for number in range(3):
+        with engine.connect() as connection:
+            assert connection.execute(text(f"select {number}")).scalar_one() == number
+
+
+def test_a_connection_that_reconnected_in_place_is_watched_by_its_new_socket(
+    mariadb: Any, engine_of: Callable[..., Engine]
+) -> None:
+    engine = engine_of(mariadb.url("pymysql"), max_size=1)
+    observer = engine_of(mariadb.url("pymysql"), isolation_level="AUTOCOMMIT")
+    fails: list[int] = []
+    takes_the_old_number: list[Any] = []
+
+    @event.listens_for(engine, "checkout")
+    def disconnect_once(*_: Any) -> None:
+        if fails:
+            fails.clear()
+            takes_the_old_number.append(1)
+            raise exc.DisconnectionError
+
+    @event.listens_for(engine, "do_connect")
+    def take_the_old_number(*_: Any) -> None:
+        if takes_the_old_number == [1]:
+            takes_the_old_number[:] = socket.socketpair()
+
+    own_connection_ids(engine, 1)
+    fails.append(1)
+    ids = own_connection_ids(engine, 1)
+    assert len(takes_the_old_number) == 2
+    kill_from_the_server_side(observer, ids)
+    gevent.sleep(0.1)
+    assert engine.pool.stats().closed["dead"] == 1
+    assert not own_connection_ids(engine, 1) & ids
+    for taken in takes_the_old_number:
+        taken.close()

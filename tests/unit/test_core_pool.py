@@ -515,7 +515,11 @@ def test_a_kill_while_idle_connections_are_closed_leaves_none_behind(make, drive
     assert [connection.is_open for connection in driver.connections[:2]] == [False, False]
 
 
-def test_a_warm_acquire_and_a_release_are_five_frames_each() -> None:
+# Whether a connection is broken, and which socket it has, is the driver's file's to say.
+OF_THE_DRIVER = ("is_reset_needed", "_is_broken", "driver_for", "state", "fileno")
+
+
+def test_a_warm_acquire_is_five_frames_and_a_release_six_beside_the_drivers() -> None:
     pool = ConnectionPool(FakeDriver().connect, reset_on_return=None)  # in real time
     pool.connection().close()
 
@@ -535,7 +539,8 @@ def test_a_warm_acquire_and_a_release_are_five_frames_each() -> None:
     entry, acquiring = frames_of(lambda: pool.core.acquire(None))
     assert acquiring == ["acquire", "requested", "_advance", "take", "rose"]
     _, releasing = frames_of(lambda: pool.core.release(entry))
-    assert releasing == ["release", "is_reset_needed", "put", "fell", "_advance"]
+    ours = [name for name in releasing if name not in OF_THE_DRIVER]
+    assert ours == ["release", "put", "fell", "_advance", "_rest", "watch"]
 
 
 def test_stats_are_a_frozen_snapshot_that_tells_all(make, clock) -> None:

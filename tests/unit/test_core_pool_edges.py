@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import time
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import gevent
 import pytest
+import sqlalchemy
 from gevent import monkey
 
 from geventpool import ConnectionPool, PoolClosed, PoolTimeout
+from geventpool.core.liveness import look
+from geventpool.drivers import Driver
 from geventpool.sizing import fixed
-from geventpool.sqlalchemy import GeventPool, GeventPoolTimeout
+from geventpool.sqlalchemy import GeventPool, GeventPoolTimeout, wrap
 from geventpool.testing import FakeClock, FakeDriver, settle
 
 
@@ -202,3 +207,53 @@ def test_a_fork_while_a_connection_is_opened_leaves_nothing_of_it_in_the_child(d
     caller.join(1)
     assert caller.value is None
     assert pool.stats().opened == 1
+
+
+def test_a_look_at_a_socket_leaves_it_as_it_is() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.send(b"x")
+    os.set_blocking(ours.fileno(), True)
+    socket.setdefaulttimeout(5)
+    try:
+        assert look(ours.fileno()) == b"x"
+    finally:
+        socket.setdefaulttimeout(None)
+    assert os.get_blocking(ours.fileno())
+    assert ours.recv(1) == b"x"
+    assert look(ours.fileno()) is None
+    theirs.close()
+    assert look(ours.fileno()) == b""
+    ours.close()
+
+
+class Surprising(Driver):
+    """A driver's file that raises where none should."""
+
+    name = "surprising"
+
+    def __init__(self, method: str) -> None:
+        setattr(self, method, self._raise)
+
+    def _raise(self, *_: object) -> Any:
+        raise RuntimeError("a driver's surprise")
+
+
+@pytest.mark.parametrize("method", ["fileno", "state", "ping"])
+def test_a_driver_that_raises_where_none_should_costs_no_place(
+    method: str, driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surprising = Surprising(method)
+    monkeypatch.setattr("geventpool.drivers.driver_for", lambda _: surprising)
+    pool = ConnectionPool(driver.connect, max_size=1, pre_ping=True)
+    for _ in range(3):
+        with suppress(RuntimeError):
+            pool.connection(timeout=1).close()
+        settle()
+        stats = pool.stats()
+        assert (stats.in_use, stats.opening, stats.waiting) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("style", ["commit", None])
+def test_wrapping_keeps_what_a_pool_does_on_return(style: str | None, tmp_path: Any) -> None:
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/x.db", pool_reset_on_return=style)
+    assert wrap(engine).pool.config.reset_on_return == style
