@@ -1,8 +1,8 @@
 """A pytest plugin for SQLAlchemy's own tests: `QueuePool` is GeventPool, under monkey-patching.
 
-The stand-in has QueuePool's own defaults, and shows what those tests look at inside of a QueuePool as
-views of a GeventPool. After a garbage collection the hub gets a turn, because our finalizers do no I/O
-and leave the returning to a greenlet.
+The stand-in has QueuePool's own defaults, keeps as many connections idle, and shows what those tests
+look at inside of a QueuePool as views of a GeventPool. After a garbage collection the hub gets a turn,
+because our finalizers do no I/O and leave the returning to a greenlet.
 """
 
 # ruff: noqa: E402
@@ -10,12 +10,17 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import functools
+import math
+
 import gevent
 import sqlalchemy.pool
 import sqlalchemy.pool.impl
 import sqlalchemy.testing.util
+from gevent import get_hub, getcurrent
 
 from geventpool.config import split_cap
+from geventpool.sizing.policy import Fixed
 from geventpool.sqlalchemy import GeventPool
 
 
@@ -40,6 +45,30 @@ class _Queue:
         self._pool._spares[:] = [record for record in self._pool._spares if record in records]
 
 
+class _Retention(Fixed):
+    """What QueuePool keeps idle: `pool_size`, whatever is in use; the rest is closed on return."""
+
+    def __init__(self, most_idle):
+        super().__init__(0, 1_000_000, 0.0)
+        self._most_idle = most_idle
+        self._in_use = 0
+        self.min_idle = self.max_size = None  # the pool's own
+
+    def fresh(self):
+        return _Retention(self._most_idle)
+
+    def rose(self, now, in_use):
+        self._in_use = in_use
+
+    fell = rose
+
+    def closes_at(self, now, size, idle_since):
+        return now if size - self._in_use > self._most_idle else math.inf
+
+
+_retention = functools.cache(_Retention)  # equal settings are one object: a test compares them
+
+
 class QueuePool(GeventPool):
     """GeventPool with the defaults and the insides of QueuePool."""
 
@@ -48,7 +77,15 @@ class QueuePool(GeventPool):
     def __init__(
         self, creator, pool_size=5, max_overflow=10, timeout=30.0, use_lifo=False, **arguments
     ):
+        arguments |= {"sizing": _retention(pool_size or math.inf), "min_idle": 0}
         super().__init__(creator, pool_size, max_overflow, timeout, use_lifo, **arguments)
+
+    def _do_return_conn(self, record):
+        super()._do_return_conn(record)
+        # QueuePool closes the surplus before it comes back; our cleaner does so in a greenlet.
+        self.core.cleaner.sweep()
+        if self.core.ledger.closing and getcurrent() is not get_hub():
+            gevent.idle()
 
     _overflow = property(GeventPool.overflow)
     _pool = property(_Queue)
