@@ -67,6 +67,7 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Settings by the kind of program, as `profile=` takes them; anything said beside a profile wins."""
 
+_MOST = 10**9
 _SIZINGS = ("adaptive", "poisson", "fixed")
 _RESETS = {
     "smart": "smart",
@@ -167,7 +168,9 @@ class PoolConfig:
                 return (
                     poisson() if self.breakeven is None else poisson(open_interval=self.breakeven)
                 )
-        elif all(hasattr(self.sizing, name) for name in ("fresh", "closes_at", "open_delay")):
+        elif not isinstance(self.sizing, type) and all(
+            hasattr(self.sizing, name) for name in ("fresh", "closes_at", "open_delay")
+        ):
             if self.breakeven is not None:
                 raise ConfigError(
                     "breakeven", self.breakeven, "give it to the sizing policy instead"
@@ -293,12 +296,12 @@ def _cap(pool_size: int | None, max_overflow: int | None) -> float:
 def _whole(name: str, value: object, least: float) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigError(name, value, "give a whole number")
-    if value < least:
-        raise ConfigError(name, value, f"give {least} or more")
+    if not least <= value <= _MOST:
+        raise ConfigError(name, value, f"give {least} or more, up to {_MOST:,}")
 
 
 def _seconds(name: str, value: object, wanted: str, least: float = 0.0) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(name, value, f"give {wanted}")
-    if math.isnan(value) or value < least:
+    if not (least <= value <= _MOST or value == math.inf):
         raise ConfigError(name, value, f"give {wanted}")

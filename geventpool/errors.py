@@ -28,7 +28,7 @@ class PoolTimeout(GeventPoolError):
 
 
 class PoolClosed(GeventPoolError):
-    """The pool has been closed, or belonged to the parent of a forked process."""
+    """The pool, or the caller's hold on a connection of it, is no more; or it is a forked parent's."""
 
 
 class WrongThread(GeventPoolError):

@@ -27,7 +27,7 @@ from .core.pool import ResourcePool
 from .core.stats import PoolStats
 from .core.waiter import Clock
 from .drivers.base import Idle, State
-from .errors import BlockingDriverWarning, ConfigError
+from .errors import BlockingDriverWarning, ConfigError, PoolClosed
 
 R = TypeVar("R")
 
@@ -153,12 +153,16 @@ class ConnectionHandlers:
 def adopt(connection: Any) -> None:
     """Has the driver's file prepare a new connection; says once for each driver if it blocks the hub."""
     driver = drivers.driver_for(connection)
-    driver.adopt(connection)
-    if driver.name not in _warned:
-        cure = driver.blocks_hub(connection)
-        if cure is not None:
-            _warned.add(driver.name)
-            warnings.warn(cure, BlockingDriverWarning, stacklevel=2)
+    try:
+        driver.adopt(connection)
+        if driver.name not in _warned:
+            cure = driver.blocks_hub(connection)
+            if cure is not None:
+                _warned.add(driver.name)
+                warnings.warn(cure, BlockingDriverWarning, stacklevel=2)
+    except BaseException:  # such as a warning that is an error: nobody else knows the connection
+        connection.close()
+        raise
 
 
 def make_core(
@@ -216,6 +220,8 @@ class PooledConnection:
         self.close()
 
     def __getattr__(self, name: str) -> Any:
+        if self._entry is None:
+            raise PoolClosed(f"{name!r} of a connection that was given back to {self._pool!r}")
         return getattr(self.connection, name)
 
     def __del__(self) -> None:

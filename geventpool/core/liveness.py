@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from gevent import get_hub
+from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
 from .entry import IDLE, Entry
@@ -66,11 +67,12 @@ class SocketWatch:
         stop: ceases to watch; must come before anybody closes the socket. Never switches.
     """
 
-    __slots__ = ("_io", "fd", "start", "stop")
+    __slots__ = ("_hub", "_io", "fd", "start", "stop")
 
     def __init__(self, fd: int, liveness: Liveness[Any], entry: Entry[Any]) -> None:
         self.fd = fd
-        self._io = get_hub().loop.io(fd, _READ, ref=False)
+        self._hub = get_hub()
+        self._io = self._hub.loop.io(fd, _READ, ref=False)
         refs = weakref.ref(liveness), weakref.ref(entry)
         self.start: Callable[[], object] = partial(self._io.start, _on_readable, *refs)
         self.stop: Callable[[], object] = self._io.stop
@@ -78,8 +80,17 @@ class SocketWatch:
     def __del__(self) -> None:
         # The loop keeps an active watcher alive by itself, and the number of a socket that is gone
         # is soon another's.
-        self._io.stop()
-        self._io.close()
+        if get_hub_if_exists() is self._hub:
+            _end(self._io)
+        elif (
+            self._hub.loop is not None
+        ):  # collected in another thread, where libev is out of bounds
+            self._hub.loop.run_callback_threadsafe(_end, self._io)
+
+
+def _end(watcher: Any) -> None:
+    watcher.stop()
+    watcher.close()
 
 
 def _on_readable(

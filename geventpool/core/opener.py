@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextvars
 import copy
+import logging
 import random
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from .pool import ResourcePool
 
 R = TypeVar("R")
+
+log = logging.getLogger("geventpool")
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 5.0
@@ -54,6 +57,8 @@ class Opener(Generic[R]):
         self._successes = 0  # since the last failure
         self._retry_at = 0.0
         self._timer: Timer | None = None
+        self._rings_at = 0.0
+        self._has_ref = False
         self._greenlets: set[Any] = set()
 
     def want(self, waiter: Waiter[Entry[R]], now: float) -> None:
@@ -69,8 +74,8 @@ class Opener(Generic[R]):
             waiter.wants_open = True
             self._wanted += 1
             self.open_wanted(now)
-        if self._timer is None and self.connect_time:
-            self._set_timer(self.connect_time)
+        if self.connect_time:
+            self._ring_by(now + self.connect_time)
 
     def unwant(self, waiter: Waiter[Entry[R]]) -> None:
         """A caller has left the line, served or not. Its open goes on."""
@@ -99,7 +104,7 @@ class Opener(Generic[R]):
             if ledger.opening >= min(wanted, allowed):
                 return
             if self._failures and now < self._retry_at:
-                self._set_timer(self._retry_at - now)
+                self._ring_by(self._retry_at)
                 return
             entry = ledger.reserve()
             if entry is None:
@@ -113,9 +118,7 @@ class Opener(Generic[R]):
     def stop(self) -> None:
         """Starts nothing more of itself: the pool is closed or disposed of."""
         self.ahead = 0
-        if self._timer is not None:
-            self._timer.stop()
-            self._timer = None
+        self._stop_timer()
 
     def abort(self) -> None:
         """Ends the opens in flight: the process has forked, and their sockets are the parent's."""
@@ -166,6 +169,10 @@ class Opener(Generic[R]):
         self._failures += 1
         self._successes = 0
         self._retry_at = pool.clock.now() + pause * random.uniform(0.5, 1.0)
+        if not ledger.waiting:
+            log.warning("%r: could not open ahead: %s: %s", pool, type(error).__name__, error)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                gevent.get_hub().handle_system_error(type(error), error)
         is_hopeless = not (ledger.opening or ledger.in_use or ledger.closing)
         for _ in range(len(ledger.waiting) if is_hopeless else min(1, len(ledger.waiting))):
             pool.refuse_first(error)
@@ -179,25 +186,34 @@ class Opener(Generic[R]):
             left = waiter.parked_at + self.connect_time - now
             if left > 1e-6 or not self.connect_time:
                 if self.connect_time:
-                    self._set_timer(left)
+                    self._ring_by(now + left)
                 break
             self.unwant(waiter)
             waiter.is_overdue = True
             self._overdue += 1
         self.open_wanted(now)
 
-    def _set_timer(self, seconds: float) -> None:
-        if self._timer is not None:
-            self._timer.stop()
+    def _ring_by(self, at: float) -> None:
+        """Sees to it that `_ring` comes at this time or before, and that it does come."""
         # Somebody in line is a reason for the process to go on; opening ahead is none.
         ref = bool(self._pool.ledger.waiting)
-        self._timer = self._pool.clock.call_later(seconds, self._ring, ref=ref)
+        if self._timer is not None:
+            if self._rings_at <= at and self._has_ref >= ref:
+                return
+            self._timer.stop()
+            at = min(at, self._rings_at)
+        self._rings_at, self._has_ref = at, ref
+        clock = self._pool.clock
+        self._timer = clock.call_later(max(0.0, at - clock.now()), self._ring, ref=ref)
 
     def _ring(self) -> None:
+        self._stop_timer()
+        self._look_for_overdue(self._pool.clock.now())
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
-        self._look_for_overdue(self._pool.clock.now())
 
 
 def _again(error: BaseException) -> BaseException:

@@ -19,6 +19,7 @@ from ..errors import PoolClosed, PoolTimeout, WrongThread
 from ..sizing import SizingPolicy
 from . import registry
 from .cleaner import Cleaner
+from .drain import Drain
 from .entry import CLOSED, IN_USE, Entry
 from .handlers import Handlers, Limits
 from .ledger import Ledger
@@ -74,7 +75,7 @@ class ResourcePool(Generic[R]):
         self.is_closed = False
         self._is_oversize = False  # the cap was lowered below what is in use
         self._opened: set[Entry[R]] = set()
-        self._drainers: list[Waiter[bool]] = []
+        self._drain = Drain(self.ledger, self.clock)
         self.opener: Opener[R] = Opener(self)
         self.cleaner: Cleaner[R] = Cleaner(self, self._cleaner_is_timed)
         self.liveness: Liveness[R] = Liveness(
@@ -150,7 +151,7 @@ class ResourcePool(Generic[R]):
             return
         self.policy.fell(now, ledger.in_use)
         self._rest(entry, now)
-        if self._drainers or len(ledger.idle) + ledger.in_use > self.min_idle:
+        if self._drain.waiters or len(ledger.idle) + ledger.in_use > self.min_idle:
             self._tidy()
 
     def abandon(
@@ -234,16 +235,7 @@ class ResourcePool(Generic[R]):
         Returns:
             False if something was still in use after `timeout` seconds.
         """
-        if not self.ledger.in_use and not self.ledger.waiting:
-            return True
-        if timeout <= 0:
-            return False
-        waiter: Waiter[bool] = Waiter()
-        self._drainers.append(waiter)
-        try:
-            return waiter.wait(self.clock, timeout)
-        finally:
-            self._drainers.remove(waiter)
+        return self._drain.wait(timeout)
 
     def stats(self) -> PoolStats:
         """A frozen snapshot of all figures. Never switches."""
@@ -291,7 +283,7 @@ class ResourcePool(Generic[R]):
             now = self.clock.now()
             self.counters.hold_seconds += now - entry.taken_at
             self.policy.fell(now, self.ledger.in_use)
-            self._notify_drainers()
+            self._drain.notify()
 
     def _close_retired(self, entry: Entry[R]) -> None:
         """Closes a retired entry's resource and frees its place, whatever happens. May switch."""
@@ -403,8 +395,10 @@ class ResourcePool(Generic[R]):
             raise
         finally:
             self.counters.waited(self.clock.now() - now)
-            self._notify_drainers()
+            self._drain.notify()
         if waiter.value is not None:
+            if waiter.value.state is CLOSED:
+                raise PoolClosed(f"{self!r} belongs to the parent of this process")
             return waiter.value
         if waiter.error is not None:
             raise waiter.error
@@ -442,7 +436,7 @@ class ResourcePool(Generic[R]):
             self.cleaner.arm()
         elif not self.ledger.in_use:
             self.cleaner.quieten()
-        self._notify_drainers()
+        self._drain.notify()
 
     def _serve(self, waiter: Waiter[Entry[R]], entry: Entry[R], now: float) -> None:
         self.opener.unwant(waiter)
@@ -473,12 +467,6 @@ class ResourcePool(Generic[R]):
             f"no connection within {seconds:.3g} s from {self!r}: raise max_size, hold connections "
             "for less time, or allow a longer timeout"
         )
-
-    def _notify_drainers(self) -> None:
-        if not self.ledger.in_use and not self.ledger.waiting:
-            for waiter in self._drainers:
-                if not waiter.is_settled:
-                    waiter.serve(True)
 
     def _own(self) -> None:
         """The first thread to use the pool owns it."""

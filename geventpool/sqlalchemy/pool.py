@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, cast
@@ -56,7 +57,7 @@ class _RecordHandlers(ConnectionHandlers):
 
     def is_reset_needed(self, record: Any) -> bool:
         # The fairy has reset it, between SQLAlchemy's events; a listener may have broken it since.
-        return super()._is_broken(record.dbapi_connection)
+        return bool(self._pool.dispatch.checkin) and self._is_broken(record.dbapi_connection)
 
     def reset(self, record: Any) -> bool:
         return False
@@ -163,6 +164,7 @@ class GeventPool(Door, Pool):
             pre_ping=False,
             _dispatch=_dispatch,
         )
+        self._is_warm = False
         self._spares: list[Record] = []  # records without a connection, kept for the next one
         if dialect is not None and getattr(dialect, "dbapi", None) is not None:
             drivers.tune(getattr(dialect.dbapi, "__name__", ""))
@@ -193,7 +195,7 @@ class GeventPool(Door, Pool):
     def recreate(self) -> GeventPool:
         """A new, empty pool with the same settings and listeners."""
         self.logger.info("Pool recreating")
-        return self.__class__(
+        new = self.__class__(
             self._creator,
             **self._said,
             echo=self.echo,
@@ -201,6 +203,15 @@ class GeventPool(Door, Pool):
             dialect=self._dialect,
             _dispatch=self.dispatch,
         )
+        if self._is_warm:  # as before, once somebody uses it: recreating connects to nothing
+            new._is_warm = True
+            new.core.opener.ahead = new.config.min_idle
+        return new
+
+    def warm_up(self) -> None:
+        """Opens `min_idle` connections in the background, and keeps that many from then on."""
+        self._is_warm = True
+        super().warm_up()
 
     def configure(self, **settings: Any) -> None:
         """Changes settings while the pool runs. Never switches greenlets.
@@ -255,8 +266,29 @@ class GeventPool(Door, Pool):
         return self.core.ledger.size + len(self._spares) - size if size else 0
 
     def _do_get(self) -> ConnectionPoolEntry:
-        core = self.core
         timeout = self.config.timeout
+        began = time.monotonic()
+        for _ in range(2):
+            record = self._acquire(timeout)
+            # It may have been invalidated while it was opened. SQLAlchemy would reconnect here, in
+            # the caller; once more through the core keeps the deadline and the opener's pace.
+            if not self._is_stale(record):
+                break
+            self.core.discard(cast(Entry[Record], record.entry), "expired")
+            if timeout:
+                timeout = max(1e-6, timeout - (time.monotonic() - began))
+        else:
+            record = self._acquire(timeout)
+        return record
+
+    def _is_stale(self, record: Record) -> bool:
+        recycle = self._recycle
+        return record._is_hard_or_soft_invalidated() or (
+            recycle > 0 and time.time() - record.starttime > recycle
+        )
+
+    def _acquire(self, timeout: float | None) -> Record:
+        core = self.core
         try:
             entry = core.acquire(timeout)
         except PoolTimeout as error:
@@ -309,6 +341,7 @@ class GeventPool(Door, Pool):
         return invoke_and_adopt
 
     def _open_record(self) -> Record:
+        self.core.min_idle = self.config.min_idle  # in use (again), if it was disposed of
         if self._spares:
             record = self._spares.pop()
             try:

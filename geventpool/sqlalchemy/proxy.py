@@ -71,7 +71,8 @@ class Fairy(_ConnectionFairy):
     ) -> None:
         record, connection = self._connection_record, self.dbapi_connection
         driver = drivers.driver_for(connection)
-        if record is not None and driver.state(connection) is State.BROKEN:
+        open_state = driver.state(connection)
+        if record is not None and open_state is State.BROKEN:
             pool.logger.info("Connection %s was abandoned in mid-query; closing it", connection)
             record.invalidate()
             return
@@ -86,8 +87,8 @@ class Fairy(_ConnectionFairy):
                 asyncio_safe=asyncio_safe,
             )
             pool.dispatch.reset(connection, record, state)
-        # Asked only now, because a listener may have begun a transaction.
-        if driver.state(connection) is State.CLEAN:
+            open_state = driver.state(connection)  # a listener may have begun a transaction
+        if open_state is State.CLEAN:
             if self._echo:
                 pool.logger.debug("Connection %s reset, no transaction is open", connection)
             return

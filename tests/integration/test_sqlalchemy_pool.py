@@ -364,7 +364,9 @@ def test_an_engine_that_exists_is_wrapped_with_its_settings_and_listeners(
 
 
 def test_a_timeout_is_sqlalchemys_own(url: str, engine_of: Callable[..., Engine]) -> None:
-    engine = engine_of(url, pool_size=1, max_overflow=0, pool_timeout=0.05)
+    engine = engine_of(url, pool_size=1, max_overflow=0)
+    own_connection_ids(engine, 1)  # the deadline would cover the connect too
+    engine.pool.configure(timeout=0.05)
     with engine.connect(), pytest.raises(exc.TimeoutError, match="max 1, idle 0, in use 1"):
         engine.connect()
 
