@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -163,10 +164,19 @@ class Server:
 
 
 class MariaDB(Server):
-    """A MariaDB server."""
+    """A MariaDB server.
+
+    Args:
+        max_connections: how many it allows.
+        options: more of its command line's, such as `--ssl-ca=…`.
+    """
 
     name = "mariadb"
     _dialect = "mysql"
+
+    def __init__(self, max_connections: int = 151, options: Sequence[str] = ()) -> None:
+        self._options = options
+        super().__init__(max_connections)
 
     def _create(self) -> None:
         install = system_packages.find("mariadb-install-db")
@@ -207,6 +217,7 @@ class MariaDB(Server):
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-flush-method=nosync",
             "--performance-schema=OFF",
+            *self._options,
         ]
 
     def _prepare(self) -> None:

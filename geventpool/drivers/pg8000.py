@@ -6,8 +6,8 @@ a read.
 
 Unless it is given a context or told to do without TLS, it makes a default context for each connect, also
 for a server that has no TLS. That reads the system's certificates and costs about 17 ms of CPU in which
-the whole worker stands still; then it switches off their use. `tune` has one such context made, and only
-when a server has TLS.
+the whole worker stands still; then it switches off their use. `tune` has such a context made once, and
+only when a server has TLS.
 """
 
 from __future__ import annotations
@@ -128,35 +128,33 @@ def share_tls_context(core: Any) -> None:
         return
     if [*inspect.signature(make).parameters] != _SOCKET_ARGUMENTS:
         return
-    contexts: list[ssl.SSLContext] = []
+    contexts: dict[object, ssl.SSLContext] = {}
 
     @functools.wraps(make)
     def _make_socket(*arguments: Any) -> Any:
         *address, wanted = arguments
-        if wanted is not None and wanted is not True:
+        is_given = address[1] is not None  # a socket, which serves for one attempt
+        if is_given or (wanted is not None and wanted is not True):
             return make(*arguments)
         sock = make(*address, False)
         try:
             sock.sendall(_SSL_REQUEST)
-            if sock.recv(1) == b"S":
-                if not contexts:
-                    contexts.append(_default_context())
-                return contexts[0].wrap_socket(sock, server_hostname=address[2])
-            if wanted:
+            has_tls = sock.recv(1) == b"S"
+            if has_tls and wanted in contexts:
+                return contexts[wanted].wrap_socket(sock, server_hostname=address[2])
+            if wanted and not has_tls:
                 raise core.InterfaceError("Server refuses SSL")
         except BaseException:
             sock.close()
             raise
+        if not has_tls:
+            return sock
+        # The first time: what the settings mean is left to pg8000.
+        sock.close()
+        sock = make(*arguments)
+        contexts[wanted] = sock.context
         return sock
 
     shared: Callable[..., Any] = _make_socket
     shared._is_shared = True  # type: ignore[attr-defined]
     core._make_socket = shared
-
-
-def _default_context() -> ssl.SSLContext:
-    """What pg8000 makes if it is not given one."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context

@@ -30,7 +30,7 @@ class Psycopg(Driver):
             return State.UNKNOWN
         status = pgconn.transaction_status
         if status == _IDLE:
-            return State.CLEAN
+            return State.UNKNOWN if _believes_in_a_transaction(connection) else State.CLEAN
         if status in (_IN_TRANSACTION, _IN_ERROR):
             return State.IN_TRANSACTION
         return State.BROKEN  # active: a query was abandoned; unknown: the connection is bad
@@ -43,7 +43,7 @@ class Psycopg(Driver):
             was = connection.autocommit
             connection.autocommit = True  # costs no round trip, and opens no transaction
             # psycopg prepares what it sees often, in a round trip more.
-            connection.execute("SELECT 1", prepare=False)
+            connection.cursor(row_factory=_no_rows).execute("SELECT 1", prepare=False)
             connection.autocommit = was
         except Exception:
             return False
@@ -57,3 +57,17 @@ class Psycopg(Driver):
             "psycopg was imported before gevent.monkey.patch_all() and blocks the gevent hub during "
             "every query: patch first, at the very top of the program"
         )
+
+
+def _believes_in_a_transaction(connection: Any) -> bool:
+    """Is it inside `tpc_begin()` or a `transaction()` block, of which the server knows nothing (more)?
+
+    The next borrower could neither commit nor roll back; the rollback that this asks for fails, too,
+    and so the connection is closed.
+    """
+    return bool(getattr(connection, "_tpc", None) or getattr(connection, "_num_transactions", 0))
+
+
+def _no_rows(cursor: Any) -> Any:
+    """A row factory in the place of the user's, which may expect rows of his own queries."""
+    return tuple

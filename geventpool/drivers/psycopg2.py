@@ -10,6 +10,9 @@ from .base import Driver, Idle, State, is_patched, postgresql_unsolicited
 # libpq's PGTransactionStatusType
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = 0, 1, 2, 3
 
+# psycopg2.extensions.STATUS_READY: the next statement outside autocommit begins a transaction.
+_READY = 1
+
 
 class Psycopg2(Driver):
     """psycopg2 2.8 and later. Outside a transaction its rollback costs no round trip anyway."""
@@ -27,7 +30,9 @@ class Psycopg2(Driver):
             return State.BROKEN
         status = connection.get_transaction_status()
         if status == _IDLE:
-            return State.CLEAN
+            # After a COMMIT that was run as a statement, psycopg2 still believes in the transaction
+            # and would begin none for the next borrower; after a two-phase one it refuses to go on.
+            return State.CLEAN if connection.status == _READY else State.UNKNOWN
         if status in (_IN_TRANSACTION, _IN_ERROR):
             return State.IN_TRANSACTION
         return State.BROKEN  # active: a query was abandoned; unknown: the connection is bad

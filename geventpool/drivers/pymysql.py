@@ -2,15 +2,17 @@
 
 Two things are added to it. A connection that the pool opens thinks of itself as in a transaction until a
 reply says otherwise, because an error packet carries no status flags and a kill leaves no reply at all;
-and it knows when it was left in the middle of a packet or of an answer. And `tune` makes one TLS context
-for equal settings: PyMySQL builds one for each connect, which reads the system's certificates and costs
-about 17 ms of CPU in which the whole worker stands still.
+and it knows when it was left in the middle of a packet or of an answer, or with settings for a
+transaction that has not begun. And `tune` makes one TLS context for equal settings: PyMySQL builds one
+for each connect, which reads the system's certificates and costs about 17 ms of CPU in which the whole
+worker stands still.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import re
 import ssl
 import sys
 from collections import OrderedDict
@@ -22,8 +24,26 @@ from .base import Driver, Idle, State, is_tls, python_fileno
 _IN_TRANSACTION = 0x0001  # SERVER_STATUS_IN_TRANS
 _MORE_RESULTS = 0x0008  # SERVER_MORE_RESULTS_EXISTS
 
-_FILES = ("ca", "capath", "cert", "key")
+# `SET TRANSACTION …` and `SET @@transaction_…` are for the next transaction only, whoever begins it, and
+# no flag of the server's tells of them.
+_SET = re.compile(
+    rb"(?:\s|/\*(?!M?!)[^*]*\*+(?:[^/*][^*]*\*+)*/|(?:--|\#)[^\n]*\n)*(?:set\b|/\*M?!)",
+    re.IGNORECASE,
+)
+_FOR_THE_NEXT = re.compile(rb"set\b[^;]*(?:\btransaction|tx_)")
+_END = re.compile(rb"\s*(?:commit|rollback)\s*;?\s*$", re.IGNORECASE)
+_MULTI_STATEMENTS = 0x10000  # CLIENT.MULTI_STATEMENTS
+
+_FILES = ("ca", "cert", "key")
 _MOST_CONTEXTS = 32
+_MEANING = (
+    "verify_mode",
+    "check_hostname",
+    "verify_flags",
+    "options",
+    "minimum_version",
+    "maximum_version",
+)
 
 _pessimists: dict[type, type] = {}
 
@@ -61,8 +81,9 @@ class PyMySQL(Driver):
             result is not None and (result.unbuffered_active or result.has_next)
         ):
             return State.UNKNOWN
-        flags = connection.server_status
-        return State.IN_TRANSACTION if flags & (_IN_TRANSACTION | _MORE_RESULTS) else State.CLEAN
+        if connection.server_status & (_IN_TRANSACTION | _MORE_RESULTS):
+            return State.IN_TRANSACTION
+        return State.UNKNOWN if connection._is_set_for_the_next else State.CLEAN
 
     def unsolicited(self, connection: Any, peeked: bytes) -> Idle:
         # The protocol knows no unasked-for packet but the error before a server closes.
@@ -85,6 +106,11 @@ def _pessimist(kind: Any) -> type:
             return kind._execute_command(self, command, sql)
         finally:
             self.server_status |= _IN_TRANSACTION
+            query = sql.encode("utf-8", "replace") if type(sql) is str else sql
+            if _sets_for_the_next(query, self.client_flag):
+                self._is_set_for_the_next = True
+            elif self._is_set_for_the_next and _END.match(query):
+                self._is_set_for_the_next = False
 
     def _write_bytes(self: Any, data: Any) -> None:
         try:
@@ -101,10 +127,18 @@ def _pessimist(kind: Any) -> type:
         "_execute_command": _execute_command,
         "_is_out_of_step": False,
         "_is_pessimist": True,
+        "_is_set_for_the_next": False,
         "_read_query_result": _reader(kind),
         "_write_bytes": _write_bytes,
     }
     return type(kind.__name__, (kind,), namespace)
+
+
+def _sets_for_the_next(query: bytes, client_flag: int) -> bool:
+    """May it set something for the next transaction? Rather yes than no: a rollback settles it."""
+    if _SET.match(query) is None and not client_flag & _MULTI_STATEMENTS:
+        return False
+    return _FOR_THE_NEXT.search(query.lower()) is not None
 
 
 def _reader(kind: Any) -> Callable[..., Any]:
@@ -166,7 +200,7 @@ def share_tls_contexts(connection_class: Any) -> None:
     make = getattr(connection_class, "_create_ssl_ctx", None)
     if make is None or getattr(make, "_is_shared", False):
         return
-    contexts: OrderedDict[object, ssl.SSLContext] = OrderedDict()
+    contexts: OrderedDict[object, tuple[object, ssl.SSLContext]] = OrderedDict()
 
     @functools.wraps(make)
     def _create_ssl_ctx(self: Any, sslp: Any) -> Any:
@@ -175,9 +209,10 @@ def share_tls_contexts(connection_class: Any) -> None:
         key = _key(sslp) if is_own else None
         if key is None:
             return make(self, sslp)
-        context = contexts.get(key)
-        if context is None:
-            context = contexts[key] = make(self, sslp)
+        kept, context = contexts.get(key, (None, None))
+        if context is None or kept != _meaning(context):
+            context = make(self, sslp)
+            contexts[key] = _meaning(context), context
             if len(contexts) > _MOST_CONTEXTS:
                 contexts.popitem(last=False)
         return context
@@ -189,12 +224,13 @@ def share_tls_contexts(connection_class: Any) -> None:
 
 def _key(sslp: Any) -> object:
     """Equal for equal settings and unchanged files; `None` if that cannot be told."""
-    if type(sslp) is not dict:
-        return None
+    if type(sslp) is not dict or sslp.get("capath") is not None:
+        return None  # a file of a directory may change, and the directory does not show it
     paths = ssl.get_default_verify_paths()
     files = [sslp.get(name) for name in _FILES] + [paths.cafile, paths.capath]
     try:
         key = (
+            ssl.SSLContext,  # another one once gevent has patched
             # The types too, because True == 1 == 1.0, and PyMySQL tells them apart.
             frozenset((name, type(value), value) for name, value in sslp.items()),
             tuple(None if file is None else _stamp(file) for file in files),
@@ -203,6 +239,11 @@ def _key(sslp: Any) -> object:
     except (OSError, TypeError, ValueError):
         return None
     return key
+
+
+def _meaning(context: ssl.SSLContext) -> object:
+    """What whoever has a connection's `ctx` may have changed for all that share it."""
+    return [getattr(context, name, None) for name in _MEANING]
 
 
 def _stamp(path: Any) -> tuple[int, int, int, int]:
