@@ -134,12 +134,10 @@ class ConnectionHandlers:
         """Ends an open transaction. Switches greenlets."""
         if self._is_broken(connection):
             return False
-        (
-            connection.commit
-            if self._door.config.reset_on_return == "commit"
-            else connection.rollback
-        )()
-        return True
+        is_commit = self._door.config.reset_on_return == "commit"
+        (connection.commit if is_commit else connection.rollback)()
+        # In autocommit some drivers send nothing, whatever the user has begun by a statement.
+        return drivers.driver_for(connection).state(connection) is not State.IN_TRANSACTION
 
     def fileno(self, connection: Any) -> int | None:
         """The socket to watch."""

@@ -95,3 +95,6 @@ class Fairy(_ConnectionFairy):
         if self._echo:
             pool.logger.debug("Connection %s rollback-on-return", connection)
         pool._dialect.do_rollback(self)
+        if record is not None and driver.state(connection) is State.IN_TRANSACTION:
+            # In autocommit some drivers send nothing, whatever the user has begun by a statement.
+            record.invalidate()

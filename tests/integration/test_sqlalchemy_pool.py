@@ -235,11 +235,12 @@ def test_a_burst_on_warm_connections_does_not_open_one_for_each_caller(
         gevent.joinall([gevent.spawn(request) for _ in range(50)], raise_error=True)
         return time.perf_counter() - began, len(opened) - warm
 
-    ours, ours_opened = seconds_and_opened(max_size=50)
-    theirs, theirs_opened = seconds_and_opened(poolclass=QueuePool, pool_size=5, max_overflow=45)
-    assert ours_opened <= 5
-    assert theirs_opened >= 40
-    assert ours < theirs / 4
+    # Interleaved, and the best of each, because the machine has other things to do as well.
+    queue_pool: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 5, "max_overflow": 45}
+    runs = [(seconds_and_opened(max_size=50), seconds_and_opened(**queue_pool)) for _ in range(3)]
+    assert max(ours[1] for ours, _ in runs) <= 5
+    assert min(theirs[1] for _, theirs in runs) >= 40
+    assert min(ours[0] for ours, _ in runs) < min(theirs[0] for _, theirs in runs) / 4
 
 
 def test_the_pool_goes_down_to_min_idle_and_then_never_wakes_the_hub(
@@ -498,3 +499,24 @@ def test_a_connection_that_reconnected_in_place_is_watched_by_its_new_socket(
     assert not own_connection_ids(engine, 1) & ids
     for taken in takes_the_old_number:
         taken.close()
+
+
+def test_a_transaction_begun_by_a_statement_in_autocommit_does_not_reach_the_next_borrower(
+    url: str, engine_of: Callable[..., Engine]
+) -> None:
+    engine = engine_of(url, max_size=1)
+    with engine.begin() as connection:
+        connection.execute(text("drop table if exists begun"))
+        connection.execute(text("create table begun (x int)"))
+    raw = engine.raw_connection()
+    if engine.dialect.driver == "pymysql":
+        raw.dbapi_connection.autocommit(True)
+    else:
+        raw.dbapi_connection.autocommit = True
+    cursor = raw.cursor()
+    cursor.execute("begin")
+    cursor.execute("insert into begun values (1)")
+    cursor.close()
+    raw.close()
+    with engine.connect() as connection:
+        assert connection.execute(text("select count(*) from begun")).scalar_one() == 0
