@@ -189,7 +189,9 @@ class MariaDB(Server):
                 f"--user={self._as}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
-            ]
+            ],
+            # One that starts removes what it takes for left-over temporary tables of its own.
+            env={**os.environ, "TMPDIR": str(self._home)},
         )
         # The account is made by the server itself while it starts.
         self._init = self._home / "init.sql"
@@ -207,6 +209,7 @@ class MariaDB(Server):
             f"--datadir={self._home / 'data'}",
             f"--socket={self._home / 'socket'}",
             f"--pid-file={self._home / 'pid'}",
+            f"--tmpdir={self._home}",
             f"--port={self.port}",
             f"--bind-address={self.host}",
             f"--max-connections={self.max_connections}",

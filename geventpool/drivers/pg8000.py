@@ -124,37 +124,54 @@ def share_tls_context(core: Any) -> None:
         core: the module `pg8000.core`.
     """
     make = getattr(core, "_make_socket", None)
-    if make is None or getattr(make, "_is_shared", False):
+    if make is None or isinstance(make, _SocketMaker):
         return
-    if [*inspect.signature(make).parameters] != _SOCKET_ARGUMENTS:
-        return
-    contexts: dict[object, ssl.SSLContext] = {}
+    if [*inspect.signature(make).parameters] == _SOCKET_ARGUMENTS:
+        core._make_socket = _SocketMaker(core, make)
 
-    @functools.wraps(make)
-    def _make_socket(*arguments: Any) -> Any:
+
+class _SocketMaker:
+    """Stands in for pg8000's `_make_socket`.
+
+    What the settings mean is left to pg8000: the first socket is made by it alone, and the context that
+    is kept is one that it has made.
+    """
+
+    def __init__(self, core: Any, make: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, make)
+        self._core = core
+        self._make = make
+        self._is_first = True
+        self._contexts: dict[object, ssl.SSLContext] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
         *address, wanted = arguments
-        is_given = address[1] is not None  # a socket, which serves for one attempt
-        if is_given or (wanted is not None and wanted is not True):
-            return make(*arguments)
-        sock = make(*address, False)
+        if address[1] is not None or (wanted is not None and wanted is not True):
+            return self._make(*arguments)  # with a socket or a context of the user's own
+        if self._is_first:
+            sock = self._make_and_keep(arguments)
+            self._is_first = False
+            return sock
+        sock = self._make(*address, False)
         try:
             sock.sendall(_SSL_REQUEST)
             has_tls = sock.recv(1) == b"S"
-            if has_tls and wanted in contexts:
-                return contexts[wanted].wrap_socket(sock, server_hostname=address[2])
+            if has_tls and wanted in self._contexts:
+                return self._contexts[wanted].wrap_socket(sock, server_hostname=address[2])
             if wanted and not has_tls:
-                raise core.InterfaceError("Server refuses SSL")
+                raise self._core.InterfaceError("Server refuses SSL")
         except BaseException:
             sock.close()
             raise
         if not has_tls:
             return sock
-        # The first time: what the settings mean is left to pg8000.
         sock.close()
-        sock = make(*arguments)
-        contexts[wanted] = sock.context
-        return sock
+        return self._make_and_keep(arguments)
 
-    shared: Callable[..., Any] = _make_socket
-    shared._is_shared = True  # type: ignore[attr-defined]
-    core._make_socket = shared
+    def _make_and_keep(self, arguments: tuple[Any, ...]) -> Any:
+        sock = self._make(*arguments)
+        if is_tls(sock):
+            self._contexts[arguments[-1]] = sock.context
+        elif not hasattr(sock, "sendall"):
+            self._core._make_socket = self._make  # of another release: it returns something else
+        return sock

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pg8000.core
 import pg8000.dbapi
 import pymysql
@@ -198,6 +199,9 @@ def test_every_option_means_what_it_means_whatever_was_used_before(
             assert is_refused(tls_mariadb, **settings), settings
 
 
+@pytest.mark.skipif(
+    pymysql.VERSION[:2] < (1, 1), reason="NOT RUN: PyMySQL before 1.1 has no ssl_key_password"
+)
 def test_a_clients_certificate_and_its_keys_password_mean_what_they_mean(
     tls_mariadb: MariaDB, files: Files, is_tuned: bool
 ) -> None:
@@ -369,7 +373,8 @@ def test_equal_connects_of_pg8000_make_one_context_for_each_of_its_two_defaults(
 ) -> None:
     for _ in range(10):
         assert not is_encrypted(postgresql)
-    assert contexts_made == []
+    assert len(contexts_made) == 1, "the first time it is left to pg8000"
+    contexts_made.clear()
     for _ in range(10):
         assert is_encrypted(tls_postgresql)
         assert is_encrypted(tls_postgresql, ssl_context=True)
@@ -393,6 +398,7 @@ def test_connections_to_postgresql_killed_behind_tls_are_never_lent(
         with contextlib.closing(open_connection(name, url)) as observer:
             run(observer, f"select pg_terminate_backend({number})")
         assert eventually(lambda: pool.stats().size == 0 or look(watched) == b"")
+        gevent.sleep(0.01)  # a turn for the hub, whose watcher is what the pool goes by
         with pool.connection() as another:
             assert run(another, "select 7") == [(7,)]
         assert pool.stats().closed == {"dead": 1}

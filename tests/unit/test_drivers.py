@@ -275,32 +275,72 @@ def test_a_pg8000_that_is_not_as_expected_is_left_alone() -> None:
         assert vars(module) == before
 
 
+class FakeCore:
+    """A `pg8000.core` whose sockets lead to us.
+
+    Attributes:
+        made: the other ends.
+        asked: the TLS settings that were asked for.
+    """
+
+    InterfaceError = RuntimeError
+
+    def __init__(self, result: Callable[[socket.socket], Any] = lambda sock: sock) -> None:
+        self.made: list[socket.socket] = []
+        self.asked: list[Any] = []
+
+        def _make_socket(
+            unix_sock: Any,
+            orig_sock: Any,
+            host: Any,
+            port: Any,
+            timeout: Any,
+            source_address: Any,
+            tcp_keepalive: Any,
+            orig_ssl_context: Any,
+        ) -> Any:
+            self.asked.append(orig_ssl_context)
+            ours, theirs = socket.socketpair()
+            theirs.sendall(self.answer)
+            theirs.shutdown(socket.SHUT_WR)
+            self.made.append(theirs)
+            self.ours = ours
+            return result(ours)
+
+        self.answer = b""
+        self._make_socket = self.original = _make_socket
+
+    def connect(self, wanted: Any) -> Any:
+        return self._make_socket(None, None, "localhost", 5432, None, None, True, wanted)
+
+    def close(self) -> None:
+        for sock in (*self.made, self.ours):
+            sock.close()
+
+
 @pytest.mark.parametrize("answer", [b"", b"N"])
 def test_a_socket_of_pg8000_is_closed_if_the_server_refuses_the_tls_that_is_wanted(
     answer: bytes,
 ) -> None:
-    ours, theirs = socket.socketpair()
+    with contextlib.closing(FakeCore()) as core:
+        share_tls_context(core)
+        core.connect(None).close()
+        assert core.asked == [None], "the first time it is left to pg8000"
+        core.answer = answer
+        with pytest.raises(RuntimeError, match="Server refuses SSL"):
+            core.connect(True)
+        assert core.ours.fileno() == -1
+        core.connect(None).close()
+        assert core.asked == [None, False, False]
 
-    def _make_socket(
-        unix_sock: Any,
-        orig_sock: Any,
-        host: Any,
-        port: Any,
-        timeout: Any,
-        source_address: Any,
-        tcp_keepalive: Any,
-        orig_ssl_context: Any,
-    ) -> Any:
-        assert orig_ssl_context is False
-        return ours
 
-    module = SimpleNamespace(_make_socket=_make_socket, InterfaceError=RuntimeError)
-    share_tls_context(module)
-    theirs.sendall(answer)
-    theirs.shutdown(socket.SHUT_WR)
-    with theirs, pytest.raises(RuntimeError, match="Server refuses SSL"):
-        module._make_socket(None, None, "localhost", 5432, None, None, True, True)
-    assert ours.fileno() == -1
+def test_a_pg8000_that_returns_something_else_is_left_alone_from_then_on() -> None:
+    """Release 1.31.0 returned a pair."""
+    with contextlib.closing(FakeCore(lambda sock: (None, sock))) as core:
+        share_tls_context(core)
+        assert core.connect(None) == (None, core.ours)
+        assert core._make_socket is core.original
+        core.ours.close()
 
 
 # What unasked-for bytes mean.
