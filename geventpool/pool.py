@@ -12,12 +12,11 @@ connection.commit()
 
 from __future__ import annotations
 
-import logging
 import sys
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from . import drivers
 from .config import PoolConfig, change, make_config
@@ -28,10 +27,6 @@ from .core.stats import PoolStats
 from .core.waiter import Clock
 from .drivers.base import Idle, State
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
-
-R = TypeVar("R")
-
-log = logging.getLogger("geventpool")
 
 _warned: set[str] = set()
 _UNSAID: Any = object()

@@ -194,8 +194,8 @@ class ResourcePool(Generic[R]):
 
     def resize(self, max_size: float) -> None:
         """Changes the hard cap. Surplus idle entries are closed now, those in use when released."""
-        self.ledger.max_size = max_size
         ledger = self.ledger
+        ledger.max_size = max_size
         while ledger.idle and ledger.size - ledger.closing > max_size:
             self.discard(ledger.idle[0], "resized")
         self._is_oversize = ledger.size - ledger.closing > max_size
