@@ -8,10 +8,12 @@ from .core.stats import PoolStats
 from .errors import (
     BlockingDriverWarning,
     ConfigError,
+    ConnectTimeout,
     GeventPoolError,
     PoolClosed,
+    PoolDeadlock,
+    PoolOverloaded,
     PoolTimeout,
-    WrongThread,
 )
 from .pool import ConnectionPool, PooledConnection
 
@@ -21,13 +23,15 @@ __all__ = [
     "PROFILES",
     "BlockingDriverWarning",
     "ConfigError",
+    "ConnectTimeout",
     "ConnectionPool",
     "GeventPoolError",
     "PoolClosed",
     "PoolConfig",
+    "PoolDeadlock",
+    "PoolOverloaded",
     "PoolStats",
     "PoolTimeout",
     "PooledConnection",
-    "WrongThread",
     "pools",
 ]

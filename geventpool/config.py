@@ -101,6 +101,15 @@ class PoolConfig:
         breakeven: the seconds of idling that one connect is worth; `None`: the sizing's default.
         reset_on_return: `"smart"` sends a rollback only if the driver cannot rule out an open
             transaction; `"rollback"` and `"commit"` send one always, `None` never.
+        connect_timeout: an attempt to connect that takes longer has failed.
+        cancel_deadline: a query that a kill or a time-out has left in the middle is cancelled on the
+            server, and its place in the pool is free when the server has let go, or after so many
+            seconds; 0: not cancelled, free at once.
+        reclaim_after: a connection whose greenlet has ended without giving it back, and that no other
+            greenlet uses, is reported and closed after so many seconds; `None`: only reported.
+        max_waiting: longest line; who would be beyond gets `PoolOverloaded` at once. `None`: no limit.
+        shed_after: when the line has not been empty for so many seconds, the newest caller is served
+            first and who has waited for longer gets `PoolOverloaded`. `None`: never.
 
     Raises:
         ConfigError: naming the setting, its value and the cure.
@@ -117,6 +126,11 @@ class PoolConfig:
     sizing: str | SizingPolicy = "adaptive"
     breakeven: float | None = None
     reset_on_return: str | bool | None = "smart"
+    connect_timeout: float = 10.0
+    cancel_deadline: float = 5.0
+    reclaim_after: float | None = 1.0
+    max_waiting: int | None = None
+    shed_after: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_size != math.inf:
@@ -131,6 +145,20 @@ class PoolConfig:
         if self.recycle != -1:
             _seconds("recycle", self.recycle, "a number of seconds, or -1 for never")
         _seconds("ping_after", self.ping_after, "a number of seconds; math.inf for never")
+        _seconds("connect_timeout", self.connect_timeout, "a number of seconds above 0", least=1e-3)
+        _seconds("cancel_deadline", self.cancel_deadline, "a number of seconds; 0 to never cancel")
+        if self.cancel_deadline == math.inf:
+            raise ConfigError(
+                "cancel_deadline",
+                math.inf,
+                "give a number of seconds: a place is not held for ever",
+            )
+        if self.reclaim_after is not None:
+            _seconds("reclaim_after", self.reclaim_after, "a number of seconds, or None")
+        if self.max_waiting is not None:
+            _whole("max_waiting", self.max_waiting, 0)
+        if self.shed_after is not None:
+            _seconds("shed_after", self.shed_after, "a number of seconds above 0, or None", 1e-3)
         for name in ("pre_ping", "use_lifo", "cleaner"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(name, getattr(self, name), "give True or False")
@@ -193,7 +221,7 @@ def make_config(
 ) -> PoolConfig:
     """Puts together what a user said, a profile and the defaults, in this order of precedence.
 
-    `None` means "not said", except for `timeout` and `reset_on_return`, where leaving them out does.
+    `None` means "not said", except where `PoolConfig` gives it a meaning; there leaving it out does.
 
     Args:
         profile: a name from `PROFILES`.

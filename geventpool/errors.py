@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class GeventPoolError(Exception):
     """Base of every exception that geventpool raises by itself."""
@@ -24,15 +26,38 @@ class ConfigError(GeventPoolError, ValueError):
 
 
 class PoolTimeout(GeventPoolError):
-    """No connection could be had before the caller's deadline."""
+    """No connection could be had before the caller's deadline.
+
+    Args:
+        message: what happened, the figures, the holders, the cure.
+        why: `"saturated"`: all connections are lent; `"connecting"`: opening one takes too long;
+            `"database down"`: opening one fails; `"hub blocked"`: the hub had no turn for most of
+            the wait. Its subclasses have reasons of their own.
+    """
+
+    def __init__(self, message: str, why: str = "saturated", **more: Any) -> None:
+        super().__init__(message, **more)
+        self.why = why
+
+
+class PoolDeadlock(PoolTimeout):
+    """Every holder of a connection waits for another one, in this thread's pools: none can come.
+
+    Raised at once, in the caller whose waiting would have closed the ring; once that lets go of what
+    it holds, the others go on.
+    """
+
+
+class PoolOverloaded(PoolTimeout):
+    """The line is too long (`max_waiting`), or has stood for too long (`shed_after`)."""
+
+
+class ConnectTimeout(PoolTimeout):
+    """An attempt to connect took longer than `connect_timeout`."""
 
 
 class PoolClosed(GeventPoolError):
     """The pool, or the caller's hold on a connection of it, is no more; or it is a forked parent's."""
-
-
-class WrongThread(GeventPoolError):
-    """A pool was used from a native thread other than the one whose hub owns it."""
 
 
 class BlockingDriverWarning(UserWarning):

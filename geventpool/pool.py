@@ -18,6 +18,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from gevent import getcurrent
+
 from . import drivers
 from .config import PoolConfig, change, make_config
 from .core.entry import IN_USE, Entry
@@ -25,7 +27,8 @@ from .core.handlers import Limits
 from .core.pool import ResourcePool
 from .core.stats import PoolStats
 from .core.waiter import Clock
-from .drivers.base import Idle, State
+from .drivers.base import Ghost, Idle, State
+from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
 
 _warned: set[str] = set()
@@ -60,17 +63,9 @@ class Door:
         said = change(self._said, settings)
         config = make_config(**said)
         self._said = said
-        if settings.keys() & {"sizing", "breakeven"}:
-            self.core.policy = config.policy()
         self.config = config
-        self.core.lifetime = config.lifetime
-        self.core.min_idle = config.min_idle
-        self.core.checks_unwatched = config.pre_ping
-        self.core.ledger.lifo = config.use_lifo
-        if self.core.opener.ahead:
-            self.core.opener.ahead = config.min_idle
-        self.core.resize(config.max_size)
-        self.core.cleaner.arm()
+        is_sized_anew = settings.keys() & {"sizing", "breakeven"}
+        self.core.configure(_limits(config), config.policy() if is_sized_anew else None)
 
     def resize(self, max_size: float) -> None:
         """Changes the hard cap; surplus connections are closed as they become idle."""
@@ -94,15 +89,41 @@ class Door:
 
 
 class ConnectionHandlers:
-    """How the core treats a DBAPI connection, as far as the driver's file knows."""
+    """How the core treats a DBAPI connection, as far as the driver's file knows.
 
-    def __init__(self, door: Door, connect: Callable[[], Any]) -> None:
+    Args:
+        door: whose connections.
+        open_one: opens what the core is to treat.
+        connect: opens a DBAPI connection beside the pool, through which a query is cancelled where the
+            database has no other way.
+    """
+
+    def __init__(self, door: Door, open_one: Callable[[], Any], connect: Callable[[], Any]) -> None:
         self._door = door
-        self.open = connect
+        self.open = open_one
+        self._undertaker = Undertaker(connect)
 
     def close(self, connection: Any, cause: str) -> object:
         """Closes it. May switch greenlets."""
         return connection.close()
+
+    def ghost(self, connection: Any) -> Ghost | None:
+        """What the server may still do for a connection that was left in mid-query."""
+        if not self._door.config.cancel_deadline:
+            return None
+        return drivers.driver_for(connection).ghost(connection)
+
+    def lay(self, ghost: Ghost) -> bool:
+        """Has the server stop, and waits until it has. Switches greenlets."""
+        return self._undertaker.lay(ghost, self._door.config.cancel_deadline)
+
+    def is_full(self, error: BaseException) -> bool:
+        """As the driver reads the error."""
+        return drivers.is_full(error)
+
+    def move(self, connection: Any) -> None:
+        """Rebinds its socket to this thread's hub, where it is bound to one."""
+        drivers.driver_for(connection).move(connection)
 
     def check(self, connection: Any) -> bool:
         """One round trip. Switches greenlets."""
@@ -162,15 +183,29 @@ def make_core(
     handlers: Any, config: PoolConfig, name: str, clock: Clock | None = None
 ) -> ResourcePool[Any]:
     """The resource pool for a configuration."""
-    limits = Limits(
+    return ResourcePool(
+        handlers,
+        config.policy(),
+        _limits(config),
+        name=name,
+        clock=clock,
+        is_cleaner_timed=config.cleaner,
+    )
+
+
+def _limits(config: PoolConfig) -> Limits:
+    """The settings that the core has to know."""
+    return Limits(
         max_size=config.max_size,
         min_idle=config.min_idle,
         lifetime=config.lifetime,
         lifo=config.use_lifo,
         checks_unwatched=config.pre_ping,
-        cleaner=config.cleaner,
+        connect_timeout=config.connect_timeout,
+        max_waiting=config.max_waiting,
+        shed_after=config.shed_after,
+        reclaim_after=config.reclaim_after,
     )
-    return ResourcePool(handlers, config.policy(), limits, name=name, clock=clock)
 
 
 class PooledConnection:
@@ -202,6 +237,7 @@ class PooledConnection:
             self._pool.core.discard(entry, "invalidated")
 
     def __enter__(self) -> Any:
+        self._own()
         return self.connection
 
     def __exit__(
@@ -215,7 +251,14 @@ class PooledConnection:
     def __getattr__(self, name: str) -> Any:
         if self._entry is None:
             raise PoolClosed(f"{name!r} of a connection that was given back to {self._pool!r}")
+        self._own()
         return getattr(self.connection, name)
+
+    def _own(self) -> None:
+        """It may have been handed from one greenlet to another: who uses it, holds it."""
+        entry = self._entry
+        if entry is not None and entry.owner is not None and entry.owner() is not getcurrent():
+            self._pool.core.holders.own_again(entry)
 
     def __del__(self) -> None:
         # Garbage collection may run anywhere, in the hub too, so nothing is sent from here.
@@ -251,7 +294,7 @@ class ConnectionPool(Door):
         self.config = make_config(**settings)
         self._connect = connect
         self.core = make_core(
-            ConnectionHandlers(self, self._open), self.config, name or "pool", clock
+            ConnectionHandlers(self, self._open, connect), self.config, name or "pool", clock
         )
 
     def connection(self, timeout: float | None = _UNSAID) -> PooledConnection:

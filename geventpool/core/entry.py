@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 R = TypeVar("R")
@@ -30,6 +31,11 @@ class Entry(Generic[R]):
         sure_until: until then an idle entry may be lent without a second look.
         is_suspect: something happened on its socket: check before it is lent.
         watch: the hub's eye on its socket while it is idle, if it has one.
+        owner: while it is lent: gives the greenlet that holds it, or `None` if it is gone or in
+            another thread. A weak reference: else nobody could collect a greenlet that is lost.
+        on_owner_end: to be linked to the owner.
+        stack: where it was taken, if that is being recorded.
+        waited: seconds that its holder stood in line for it.
         cause: why it was taken out of circulation.
     """
 
@@ -39,11 +45,15 @@ class Entry(Generic[R]):
         "expires_at",
         "idle_since",
         "is_suspect",
+        "on_owner_end",
         "opened_at",
+        "owner",
         "resource",
+        "stack",
         "state",
         "sure_until",
         "taken_at",
+        "waited",
         "watch",
     )
 
@@ -57,6 +67,10 @@ class Entry(Generic[R]):
         self.sure_until = 0.0
         self.is_suspect = False
         self.watch: Any = None
+        self.owner: Callable[[], Any] | None = None
+        self.on_owner_end: Callable[[Any], object] | None = None
+        self.stack: Any = None
+        self.waited = 0.0
         self.cause = ""
 
     def __repr__(self) -> str:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 R = TypeVar("R")
 
 
 class Handlers(Protocol[R]):
-    """What the pool does with a resource. Only `open`, `close`, `check` and `reset` may switch."""
+    """What the pool does with a resource. Only `open`, `close`, `lay`, `check` and `reset` may switch."""
 
     def open(self) -> R:
         """Opens a resource; its errors reach the caller in line."""
 
     def close(self, resource: R, cause: str) -> object:
         """Closes it. An `Exception` is logged."""
+
+    def ghost(self, resource: R) -> Any:
+        """What the other side may still do for it when it will be closed; `None`: nothing."""
+
+    def lay(self, ghost: Any) -> bool:
+        """Ends that, in bounded time; False: it could not be seen to end."""
+
+    def is_full(self, error: BaseException) -> bool:
+        """Did `open` fail only because the other side has no room for one more?"""
+
+    def move(self, resource: R) -> None:
+        """Makes it usable by the hub of the calling thread. Nobody else uses it meanwhile."""
 
     def check(self, resource: R) -> bool:
         """Asks the other side; False: dead."""
@@ -46,4 +58,7 @@ class Limits:
     lifetime: float = math.inf
     lifo: bool = True
     checks_unwatched: bool = False
-    cleaner: bool = True
+    connect_timeout: float = 10.0
+    max_waiting: int | None = None
+    shed_after: float | None = None
+    reclaim_after: float | None = 1.0

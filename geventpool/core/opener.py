@@ -9,6 +9,12 @@ often comes back before an open is done. A caller that has waited for as long as
 that nothing comes back: for it one is opened whatever the ramp says, so that nobody waits for longer than
 two opens take. Not so while the server has not yet shown, by three successes since its last failure, that
 it can take it: a server that comes back is not met by a herd.
+
+After a failure the next attempt waits for a pause that doubles from 0.05 s to 1 s, with jitter. A caller
+for whom nothing else is on its way is not held up by it; but after three failures in a row, or one that
+ran into its time-out, whoever asks before the pause is over gets the last error at once. A server that
+only has no room for one more is not down: its callers wait for what comes back, and the attempt is
+repeated for them.
 """
 
 from __future__ import annotations
@@ -17,10 +23,12 @@ import contextvars
 import copy
 import logging
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import gevent
 
+from ..errors import ConnectTimeout
 from . import registry
 from .entry import Entry
 from .waiter import Timer, Waiter
@@ -33,8 +41,9 @@ R = TypeVar("R")
 log = logging.getLogger("geventpool")
 
 _FIRST_PAUSE = 0.05
-_LONGEST_PAUSE = 5.0
+_LONGEST_PAUSE = 1.0
 _PROOF = 3
+_LONG = 1.0
 
 
 class Opener(Generic[R]):
@@ -44,6 +53,8 @@ class Opener(Generic[R]):
         connect_time: decayed mean of what one open takes, in seconds; 0 until the first.
         ramp: most opens in flight for callers that have only just come.
         ahead: keep this many resources open even if nobody asks (`warm_up`).
+        last_error: why the last open failed; `None` once one has succeeded.
+        is_full: it failed because the other side has no room.
     """
 
     def __init__(self, pool: ResourcePool[R]) -> None:
@@ -51,23 +62,44 @@ class Opener(Generic[R]):
         self.connect_time = 0.0
         self.ramp = 1
         self.ahead = 0
+        self.last_error: BaseException | None = None
+        self.is_full = False
         self._wanted = 0  # waiters for whom the policy would not wait for a return
         self._overdue = 0  # waiters that have waited for as long as an open takes
         self._failures = 0  # in a row
         self._successes = 0  # since the last failure
         self._retry_at = 0.0
+        self._began_at = 0.0  # the last open
         self._timer: Timer | None = None
         self._rings_at = 0.0
         self._has_ref = False
         self._greenlets: set[Any] = set()
 
+    @property
+    def is_failing(self) -> bool:
+        """The last open failed."""
+        return self.last_error is not None
+
+    def fail_fast(self, now: float) -> None:
+        """Raises the last error if it would only be met again. Never switches.
+
+        Raises:
+            Exception: what the last open raised; the other side is down, nothing is in use, and the
+                next attempt is not due, or hangs.
+        """
+        ledger = self._pool.ledger
+        if self._failures < _PROOF or self.is_full or self.last_error is None or ledger.in_use:
+            return
+        if now < self._retry_at or (ledger.opening and now - self._began_at > _LONG):
+            raise _again(self.last_error)
+
     def want(self, waiter: Waiter[Entry[R]], now: float) -> None:
         """A caller has joined the line: opens for it, at once or when it has waited. Never switches."""
         pool = self._pool
         ledger = pool.ledger
-        if not (ledger.opening or ledger.in_use):
+        if self._failures < _PROOF and not (ledger.opening or ledger.in_use):
             # Nothing is on its way to this caller, so the pause after a failure is not for it: it
-            # gets one attempt, and that attempt's error.
+            # gets an attempt of its own, and that attempt's error.
             self._retry_at = 0.0
         ahead = len(ledger.waiting) - 1
         if pool.policy.open_delay(now, ahead, ledger.opening, self.connect_time) <= 0.0:
@@ -97,7 +129,11 @@ class Opener(Generic[R]):
             return
         while True:
             missing = min(self.ahead, ledger.max_size) - ledger.size
-            wanted = max(self._wanted + self._overdue + extra, ledger.opening + missing)
+            wanted = max(
+                self._wanted + self._overdue + extra,
+                ledger.opening + missing,
+                len(pool.renewal.ageing),
+            )
             allowed = self.ramp
             if self._successes >= _PROOF:
                 allowed = max(allowed, self._overdue)
@@ -114,6 +150,7 @@ class Opener(Generic[R]):
             # `gevent.spawn` would have it.
             opening = gevent.spawn_raw(contextvars.copy_context().run, self._open, entry)
             self._greenlets.add(opening)
+            self._began_at = now
 
     def stop(self) -> None:
         """Starts nothing more of itself: the pool is closed or disposed of."""
@@ -131,7 +168,7 @@ class Opener(Generic[R]):
         ledger = pool.ledger
         started = pool.clock.now()
         try:
-            resource = pool.handlers.open()
+            resource = self._attempt()
         except gevent.GreenletExit:  # somebody ended this greenlet; those who wait want another
             ledger.open_failed(entry)
         except BaseException as error:  # whatever it is, it is the business of those who wait
@@ -153,7 +190,25 @@ class Opener(Generic[R]):
             self.ramp = 1  # the burst is over
         self._look_for_overdue(pool.clock.now())
 
+    def _attempt(self) -> R:
+        """One open, bounded by `connect_timeout`."""
+        pool = self._pool
+        limit = pool.limits.connect_timeout
+        late = ConnectTimeout(
+            f"{pool!r}: connecting has taken longer than connect_timeout={limit:g} s: look at the "
+            "server and the network",
+            "database down",
+        )
+        give_up = partial(_throw_soon, gevent.getcurrent(), late)
+        timer = pool.clock.call_later(limit, give_up, ref=False)
+        try:
+            return pool.handlers.open()
+        finally:
+            timer.stop()
+
     def _succeeded(self, seconds: float) -> None:
+        self.last_error = None
+        self.is_full = False
         self.connect_time += (seconds - self.connect_time) * (0.3 if self.connect_time else 1.0)
         self.ramp += 1
         self._successes += 1
@@ -165,17 +220,23 @@ class Opener(Generic[R]):
         ledger = pool.ledger
         pool.counters.open_errors += 1
         self.ramp = 1
+        self._successes = 0
+        self.last_error = error
+        self.is_full = pool.handlers.is_full(error)
+        if self.is_full or isinstance(error, ConnectTimeout):
+            self._failures = max(self._failures, _PROOF - 1)  # no need to see it three times
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures, 16))
         self._failures += 1
-        self._successes = 0
         self._retry_at = pool.clock.now() + pause * random.uniform(0.5, 1.0)
-        if not ledger.waiting:
+        if not ledger.waiting and self._failures & (self._failures - 1) == 0:  # 1, 2, 4, 8 …
             log.warning("%r: could not open ahead: %s: %s", pool, type(error).__name__, error)
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                gevent.get_hub().handle_system_error(type(error), error)
-        is_hopeless = not (ledger.opening or ledger.in_use or ledger.closing)
+        if not ledger.waiting and isinstance(error, (KeyboardInterrupt, SystemExit)):
+            gevent.get_hub().handle_system_error(type(error), error)
+        if self.is_full:
+            return  # those in line wait for a return, or for room
+        is_hopeless = not (ledger.opening or ledger.in_use)
         for _ in range(len(ledger.waiting) if is_hopeless else min(1, len(ledger.waiting))):
-            pool.refuse_first(error)
+            pool.line.refuse_first(error)
             error = _again(error)
 
     def _look_for_overdue(self, now: float) -> None:
@@ -214,6 +275,15 @@ class Opener(Generic[R]):
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
+
+
+def _throw_soon(greenlet: Any, error: BaseException) -> None:
+    gevent.get_hub().loop.run_callback(_throw, greenlet, error)
+
+
+def _throw(greenlet: Any, error: BaseException) -> None:
+    if not greenlet.dead:  # else it has just come to its end, and the error would hit us
+        greenlet.throw(error)
 
 
 def _again(error: BaseException) -> BaseException:

@@ -11,20 +11,27 @@ import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
+from weakref import ref
 
 import gevent
-from gevent import get_hub
+from gevent import Greenlet, getcurrent
+from gevent._hub_local import get_hub_if_exists
 
-from ..errors import PoolClosed, PoolTimeout, WrongThread
+from ..errors import PoolClosed
 from ..sizing import SizingPolicy
-from . import registry
+from . import registry, threads
 from .cleaner import Cleaner
 from .drain import Drain
-from .entry import CLOSED, IN_USE, Entry
+from .entry import CLOSED, CLOSING, IN_USE, Entry
 from .handlers import Handlers, Limits
+from .holders import Holders, disown
 from .ledger import Ledger
+from .line import Line
 from .liveness import Liveness
 from .opener import Opener
+from .renewal import Renewal
+from .soundness import is_sound
+from .stacks import capture
 from .stats import Counters, PoolStats, snapshot
 from .waiter import Clock, HubClock, Waiter
 
@@ -36,6 +43,9 @@ log = logging.getLogger("geventpool")
 # turn, and so its watcher no say.
 _SURE_FOR = 1.0
 
+# A close that takes longer is given up: the peer is not there, and the place is needed.
+_LONGEST_CLOSE = 5.0
+
 
 class ResourcePool(Generic[R]):
     """A pool of resources, owned by one thread's hub.
@@ -46,6 +56,7 @@ class ResourcePool(Generic[R]):
         limits: the settings.
         name: for messages.
         clock: time and timers; real ones by default.
+        is_cleaner_timed: close what is surplus by a hub timer; else `acquire` and `release` do it.
     """
 
     def __init__(
@@ -56,26 +67,31 @@ class ResourcePool(Generic[R]):
         *,
         name: str = "pool",
         clock: Clock | None = None,
+        is_cleaner_timed: bool = True,
     ) -> None:
         self.name = name
         self.handlers = handlers
         self.clock: Clock = clock or HubClock()
         self.hub: Any = None
-        self.lifetime = limits.lifetime
+        self.limits = limits
         self.min_idle = limits.min_idle
-        self.checks_unwatched = limits.checks_unwatched
-        self._cleaner_is_timed = limits.cleaner
-        self._begin(policy, limits.max_size, limits.lifo)
+        self._cleaner_is_timed = is_cleaner_timed
+        self._begin(policy)
         registry.add(self)
 
-    def _begin(self, policy: SizingPolicy, max_size: float, lifo: bool) -> None:
+    def _begin(self, policy: SizingPolicy) -> None:
         self.policy = policy
-        self.ledger: Ledger[R, Waiter[Entry[R]]] = Ledger(max_size, lifo=lifo)
+        self.ledger: Ledger[R, Waiter[Entry[R]]] = Ledger(
+            self.limits.max_size, lifo=self.limits.lifo
+        )
         self.counters = Counters()
         self.is_closed = False
         self._is_oversize = False  # the cap was lowered below what is in use
-        self._opened: set[Entry[R]] = set()
-        self._drain = Drain(self.ledger, self.clock)
+        self.entries: set[Entry[R]] = set()  # open ones, in whatever state
+        self.draining = Drain(self.ledger, self.clock)
+        self.line: Line[R] = Line(self)
+        self.holders: Holders[R] = Holders(self)
+        self.renewal: Renewal[R] = Renewal(self)
         self.opener: Opener[R] = Opener(self)
         self.cleaner: Cleaner[R] = Cleaner(self, self._cleaner_is_timed)
         self.liveness: Liveness[R] = Liveness(
@@ -91,12 +107,13 @@ class ResourcePool(Generic[R]):
 
         Raises:
             PoolTimeout: nothing came in time.
+            PoolOverloaded: the line is too long, or stands for too long.
+            PoolDeadlock: everybody who holds one waits for another.
             PoolClosed: the pool is closed.
-            WrongThread: another native thread owns the pool.
             Exception: what `open` raised for this caller.
         """
-        if get_hub() is not self.hub:
-            self._own()
+        if (self.hub is None or get_hub_if_exists() is not self.hub) and not threads.owns(self):
+            return threads.acquire(self, timeout)
         now = self.clock.now()
         policy = self.policy
         policy.requested(now)
@@ -111,12 +128,18 @@ class ResourcePool(Generic[R]):
         if entry is None or now >= entry.sure_until:
             entry = self._acquire_slowly(entry, now, timeout)
         self.counters.checkouts += 1
+        owner = getcurrent()  # as in `Holders.own`
+        entry.owner = ref(owner)
+        if isinstance(owner, Greenlet):
+            owner.rawlink(entry.on_owner_end)
+        if self.holders.records_stacks:
+            entry.stack = capture(1)
         return entry
 
     def release(self, entry: Entry[R], *, is_untouched: bool = False) -> None:
         """Takes an entry back. Switches greenlets only if its resource has to be reset.
 
-        The first caller in line gets it. From another thread it comes back at the hub's next turn.
+        The first caller in line gets it. In another thread than the owner's, waits for its hub.
 
         Args:
             entry: the entry.
@@ -125,33 +148,42 @@ class ResourcePool(Generic[R]):
         Raises:
             AssertionError: the entry is not lent (it was released twice).
         """
-        if get_hub() is not self.hub:
-            self.abandon(entry)
+        if get_hub_if_exists() is not self.hub:
+            threads.release(self, entry, is_untouched)
             return
         if entry.state is not IN_USE:
-            if entry.state is CLOSED:
-                return  # from before a fork: it is the parent's
+            if entry.state in (CLOSING, CLOSED):
+                return  # reclaimed, or from before a fork: the parent's
             raise AssertionError(f"bug: released an entry that is {entry.state}")
         try:
             needs_reset = not is_untouched and self.handlers.is_reset_needed(entry.resource)
         except BaseException:
             self.discard(entry, "reset failed")
             raise
-        if needs_reset and not self._reset(entry):
+        if needs_reset and not self.reset(entry):
             return
         now, ledger = self.clock.now(), self.ledger
         if now >= entry.expires_at or self._is_oversize or self.is_closed:
             self.discard(entry, "closed" if self.is_closed else "expired")
             self._is_oversize = ledger.size - ledger.closing > ledger.max_size
             return
-        self.counters.hold_seconds += now - entry.taken_at
+        owner = entry.owner  # as in `disown`
+        if owner is not None:
+            holder, entry.owner, entry.stack = owner(), None, None
+            if isinstance(holder, Greenlet):
+                holder.unlink(entry.on_owner_end)
+        held = now - entry.taken_at
+        self.counters.hold_seconds += held
+        if ledger.waiting:
+            self.line.patience.held(held)
+            self.line.choose_next(now)
         waiter = ledger.put(entry)
         if waiter is not None:
             self._serve(waiter, entry, now)
             return
         self.policy.fell(now, ledger.in_use)
         self._rest(entry, now)
-        if self._drain.waiters or len(ledger.idle) + ledger.in_use > self.min_idle:
+        if self.draining.waiters or len(ledger.idle) + ledger.in_use > self.min_idle:
             self._tidy()
 
     def abandon(
@@ -163,23 +195,21 @@ class ResourcePool(Generic[R]):
             entry: the entry.
             give_back: does it, in a greenlet of its own; `release` by default.
         """
-        loop = None if self.hub is None else self.hub.loop
-        if loop is not None:  # else the program is at its end
-            loop.run_callback_threadsafe(self._in_background, give_back or self.release, entry)
+        threads.post(self.hub, self.in_background, give_back or self.release, entry)
 
     def discard(self, entry: Entry[R], cause: str) -> None:
         """Has an entry closed in the background instead of released. Never switches."""
-        if get_hub() is not self.hub:
+        if get_hub_if_exists() is not self.hub:
             self.abandon(entry, partial(self.discard, cause=cause))
             return
         if entry.state is CLOSED:
             return
         self._retire(entry, cause)
-        self._in_background(self._close_retired, entry)
+        self.in_background(self._close_retired, entry)
 
     def forget(self, entry: Entry[R], cause: str) -> None:
         """Drops an entry whose resource is gone, or somebody else's from now on. Never switches."""
-        if get_hub() is not self.hub:
+        if get_hub_if_exists() is not self.hub:
             self.abandon(entry, partial(self.forget, cause=cause))
             return
         if entry.state is CLOSED:
@@ -187,27 +217,39 @@ class ResourcePool(Generic[R]):
         self._retire(entry, cause)
         self._closed(entry)
 
+    @threads.in_owners_thread
     def expire_all(self) -> None:
         """Has everything that is open by now replaced before its next use. Never switches."""
-        for entry in self._opened:
+        for entry in self.entries:
             entry.expires_at = entry.sure_until = -math.inf
 
-    def resize(self, max_size: float) -> None:
-        """Changes the hard cap. Surplus idle entries are closed now, those in use when released."""
-        ledger = self.ledger
-        ledger.max_size = max_size
-        while ledger.idle and ledger.size - ledger.closing > max_size:
-            self.discard(ledger.idle[0], "resized")
-        self._is_oversize = ledger.size - ledger.closing > max_size
-        self.opener.open_wanted(self.clock.now())
+    @threads.in_owners_thread
+    def configure(self, limits: Limits, policy: SizingPolicy | None = None) -> None:
+        """Changes the settings. Surplus idle entries are closed now, those in use when released.
 
+        Never switches.
+        """
+        self.limits = limits
+        self.min_idle = limits.min_idle
+        if policy is not None:
+            self.policy = policy
+        if self.opener.ahead:
+            self.opener.ahead = limits.min_idle
+        ledger = self.ledger
+        ledger.lifo, ledger.max_size = limits.lifo, limits.max_size
+        while ledger.idle and ledger.size - ledger.closing > ledger.max_size:
+            self.discard(ledger.idle[0], "resized")
+        self._is_oversize = ledger.size - ledger.closing > ledger.max_size
+        self.opener.open_wanted(self.clock.now())
+        self.cleaner.arm()
+
+    @threads.in_owners_thread
     def warm_up(self) -> None:
         """Opens up to `min_idle` resources in the background and keeps that many. Never switches."""
-        if get_hub() is not self.hub:
-            self._own()
         self.opener.ahead = self.min_idle
         self.opener.open_wanted(self.clock.now())
 
+    @threads.in_owners_thread
     def close_idle(self, cause: str) -> None:
         """Closes everything idle before it returns. May switch greenlets."""
         retired = []
@@ -219,23 +261,31 @@ class ResourcePool(Generic[R]):
                 self._close_retired(retired.pop())
         finally:
             for entry in retired:  # the caller was killed: others go on
-                self._in_background(self._close_retired, entry)
+                self.in_background(self._close_retired, entry)
 
+    @threads.in_owners_thread
+    def dispose(self) -> None:
+        """Closes what is idle, and keeps nothing, until somebody asks again. May switch greenlets."""
+        self.opener.stop()
+        self.min_idle = 0
+        self.close_idle("disposed")
+
+    @threads.in_owners_thread
     def close(self) -> None:
         """Closes what is idle, refuses who waits; what is in use is closed when released."""
         self.is_closed = True
         self.opener.stop()
-        while self.ledger.waiting:
-            self.refuse_first(PoolClosed(f"{self!r} was closed"))
+        self.line.refuse_all(PoolClosed(f"{self!r} was closed"))
         self.close_idle("closed")
 
+    @threads.in_owners_thread
     def drain(self, timeout: float) -> bool:
         """Waits until nothing is in use. Switches greenlets.
 
         Returns:
             False if something was still in use after `timeout` seconds.
         """
-        return self._drain.wait(timeout)
+        return self.draining.wait(timeout)
 
     def stats(self) -> PoolStats:
         """A frozen snapshot of all figures. Never switches."""
@@ -248,12 +298,20 @@ class ResourcePool(Generic[R]):
     def __repr__(self) -> str:
         return f"<{self.name} {self.ledger!r}>"
 
+    @property
+    def is_here(self) -> bool:
+        """Does the calling thread own the pool?"""
+        return self.hub is not None and get_hub_if_exists() is self.hub
+
     def add_opened(self, entry: Entry[R], now: float) -> None:
         """Puts a new resource into circulation. Never switches."""
         self.counters.opened += 1
-        self._opened.add(entry)
+        self.entries.add(entry)
+        self.holders.add(entry)
         entry.opened_at = now
-        entry.expires_at = now + self.lifetime
+        self.renewal.add(entry)
+        if self.ledger.waiting:
+            self.line.choose_next(now)
         waiter = self.ledger.opened(entry)
         if waiter is not None:
             self.policy.rose(now, self.ledger.in_use)
@@ -265,36 +323,51 @@ class ResourcePool(Generic[R]):
             self._rest(entry, now)
         self.cleaner.arm()  # there is one more, so the longest idle may be due earlier
 
-    def refuse_first(self, error: BaseException) -> None:
-        """Gives the first in line an error instead of a resource. Never switches."""
-        waiter = self.ledger.waiting.popleft()
-        self.opener.unwant(waiter)
-        waiter.refuse(error)
-
     def _retire(self, entry: Entry[R], cause: str) -> None:
         """Takes an entry out of circulation, to be closed. Never switches."""
         if entry.watch is not None:
             entry.watch.stop()
         was_in_use = entry.state is IN_USE
         self.ledger.retire(entry)
+        self.renewal.forget(entry)
         entry.cause = cause
         self.counters.closed[cause] += 1
         if was_in_use:
             now = self.clock.now()
+            disown(entry)
+            if cause == "abandoned":
+                self.line.patience.ended(now - entry.taken_at + entry.waited, now)
             self.counters.hold_seconds += now - entry.taken_at
             self.policy.fell(now, self.ledger.in_use)
-            self._drain.notify()
+            self.draining.notify()
 
     def _close_retired(self, entry: Entry[R]) -> None:
-        """Closes a retired entry's resource and frees its place, whatever happens. May switch."""
+        """Closes a retired entry's resource and frees its place, whatever happens. May switch.
+
+        The place is not free before the other side has let go, or could not be seen to.
+        """
+        handlers, ghost = self.handlers, None
+        limit = gevent.Timeout.start_new(_LONGEST_CLOSE)
         try:
-            self.handlers.close(entry.resource, entry.cause)
+            ghost = handlers.ghost(entry.resource)
+            handlers.close(entry.resource, entry.cause)
         except Exception:
             log.exception("%r: error while closing %r", self, entry.resource)
+        except gevent.Timeout as error:
+            if error is not limit:
+                raise
+            log.warning("%r: gave up closing %r, which hangs", self, entry.resource)
         finally:
-            self._closed(entry)
+            limit.close()
+            try:
+                if ghost is not None:
+                    is_gone = handlers.lay(ghost)
+                    self.counters.cancelled += is_gone
+                    self.counters.cancel_failures += not is_gone
+            finally:
+                self._closed(entry)
 
-    def _in_background(self, errand: Callable[[Entry[R]], object], entry: Entry[R]) -> None:
+    def in_background(self, errand: Callable[[Entry[R]], object], entry: Entry[R]) -> None:
         """Does what may switch where the caller must not. The greenlet is a raw one, because a
         program may kill all the `Greenlet`s that it finds.
         """
@@ -302,6 +375,7 @@ class ResourcePool(Generic[R]):
 
     def _run_errand(self, errand: Callable[[Entry[R]], object], entry: Entry[R]) -> None:
         try:
+            self.handlers.move(entry.resource)  # its holder may have been another thread
             errand(entry)
         except Exception:
             log.exception("%r: error in the background", self)
@@ -312,7 +386,7 @@ class ResourcePool(Generic[R]):
         deadline = math.inf if timeout is None else now + timeout
         while entry is not None:
             try:
-                if now < entry.sure_until or self._is_sound(entry, now, deadline):
+                if now < entry.sure_until or is_sound(self, entry, now, deadline):
                     return entry
             except BaseException:
                 if entry.state is IN_USE:
@@ -320,7 +394,7 @@ class ResourcePool(Generic[R]):
                 raise
             now = self.clock.now()
             entry = self._take(now)
-        return self._wait(deadline, now)
+        return self.line.wait(deadline, now)
 
     def _take(self, now: float) -> Entry[R] | None:
         entry = self.ledger.take()
@@ -331,89 +405,7 @@ class ResourcePool(Generic[R]):
             self.policy.rose(now, self.ledger.in_use)
         return entry
 
-    def _is_sound(self, entry: Entry[R], now: float, deadline: float) -> bool:
-        """Looks at an entry that was just taken; discards it unless it can be lent."""
-        if now >= entry.expires_at:
-            self.discard(entry, "expired")
-            return False
-        if self.liveness.is_dead(entry):
-            self.discard(entry, "dead")
-            return False
-        idle_for, is_watched = now - entry.idle_since, entry.watch is not None
-        if not (entry.is_suspect or self.handlers.must_check(entry.resource, idle_for, is_watched)):
-            return True
-        if deadline <= now:
-            # timeout=0 never switches: somebody else checks, the next caller has the use of it.
-            self._in_background(self._check_and_return, entry)
-            return False
-        limit = gevent.Timeout.start_new(None if deadline == math.inf else deadline - now)
-        try:
-            return self._check(entry)
-        except gevent.Timeout as error:
-            if error is not limit:
-                raise
-            raise self._timed_out(self.clock.now() - now) from None
-        finally:
-            limit.close()
-
-    def _check(self, entry: Entry[R]) -> bool:
-        """Pings. The caller owns the entry; if it comes to harm, so does nobody else."""
-        self.counters.pings += 1
-        is_alive = self.handlers.check(entry.resource)
-        if not is_alive:
-            self.discard(entry, "dead")
-            for other in self.ledger.idle:  # what killed it has perhaps killed them
-                other.is_suspect = True
-                other.sure_until = -math.inf
-            return False
-        entry.is_suspect = False
-        return True
-
-    def _check_and_return(self, entry: Entry[R]) -> None:
-        try:
-            is_sound = self._check(entry)
-        except BaseException:
-            self.discard(entry, "check interrupted")
-            raise
-        if is_sound:
-            self.release(entry, is_untouched=True)
-
-    def _wait(self, deadline: float, now: float) -> Entry[R]:
-        if self.is_closed:
-            raise PoolClosed(f"{self!r} is closed")
-        if deadline <= now:
-            self.opener.open_wanted(now, extra=1)
-            raise self._timed_out(0.0)
-        waiter: Waiter[Entry[R]] = Waiter(now)
-        self.ledger.park(waiter)
-        self.counters.waits += 1
-        try:
-            self.opener.want(waiter, now)
-            waiter.wait(self.clock, None if deadline == math.inf else deadline - now)
-        except BaseException:
-            self._leave(waiter)
-            raise
-        finally:
-            self.counters.waited(self.clock.now() - now)
-            self._drain.notify()
-        if waiter.value is not None:
-            if waiter.value.state is CLOSED:
-                raise PoolClosed(f"{self!r} belongs to the parent of this process")
-            return waiter.value
-        if waiter.error is not None:
-            raise waiter.error
-        self._leave(waiter)
-        raise self._timed_out(self.clock.now() - now)
-
-    def _leave(self, waiter: Waiter[Entry[R]]) -> None:
-        """A caller stops waiting without its entry: what it was served goes to the next."""
-        if not waiter.is_settled:
-            self.opener.unwant(waiter)
-            self.ledger.leave(waiter)
-        elif waiter.value is not None:
-            self.release(waiter.value, is_untouched=True)
-
-    def _reset(self, entry: Entry[R]) -> bool:
+    def reset(self, entry: Entry[R]) -> bool:
         """Resets a returned entry; the releasing greenlet owns it. True: it can be lent again."""
         self.counters.resets += 1
         try:
@@ -436,7 +428,7 @@ class ResourcePool(Generic[R]):
             self.cleaner.arm()
         elif not self.ledger.in_use:
             self.cleaner.quieten()
-        self._drain.notify()
+        self.draining.notify()
 
     def _serve(self, waiter: Waiter[Entry[R]], entry: Entry[R], now: float) -> None:
         self.opener.unwant(waiter)
@@ -446,43 +438,29 @@ class ResourcePool(Generic[R]):
     def _rest(self, entry: Entry[R], now: float) -> None:
         """An entry has become idle: from now on the hub watches it."""
         entry.idle_since = now
+        entry.waited = 0.0
         entry.sure_until = min(now + _SURE_FOR, entry.expires_at)
         try:
             self.liveness.watch(entry)
         except Exception:  # a driver's surprise must not cost the place: ask before it is lent
             log.exception("%r: cannot watch %r", self, entry.resource)
             entry.watch, entry.is_suspect = None, True
-        if entry.is_suspect or (entry.watch is None and self.checks_unwatched):
+        if entry.is_suspect or (entry.watch is None and self.limits.checks_unwatched):
             entry.sure_until = -math.inf
 
     def _closed(self, entry: Entry[R]) -> None:
-        self._opened.discard(entry)
+        self.entries.discard(entry)
         if entry.state is not CLOSED:  # else the process has forked while it was being closed
             self.ledger.closed(entry)
         self.opener.open_wanted(self.clock.now())
-
-    def _timed_out(self, seconds: float) -> PoolTimeout:
-        self.counters.timeouts += 1
-        return PoolTimeout(
-            f"no connection within {seconds:.3g} s from {self!r}: raise max_size, hold connections "
-            "for less time, or allow a longer timeout"
-        )
-
-    def _own(self) -> None:
-        """The first thread to use the pool owns it."""
-        if self.hub is not None:
-            raise WrongThread(
-                f"{self!r} belongs to another native thread: make one pool for each thread, or "
-                "monkey-patch the program so that its threads are greenlets"
-            )
-        self.hub = get_hub()
 
     def begin_again_after_fork(self) -> None:
         """The child's part of a fork: an empty pool, and nothing of the parent's is touched."""
         self.opener.abort()
         self.cleaner.stop()
-        while self.ledger.waiting:
-            self.refuse_first(PoolClosed(f"{self!r} belongs to the parent of this process"))
-        registry.disown(self._opened, self.handlers.fileno)
-        self._begin(self.policy.fresh(), self.ledger.max_size, self.ledger.lifo)
+        self.renewal.stop()
+        self.line.refuse_all(PoolClosed(f"{self!r} belongs to the parent of this process"))
+        registry.disown(self.entries, self.handlers.fileno)
+        self.handlers = threads.bare(self.handlers)
+        self._begin(self.policy.fresh())
         self.hub = None

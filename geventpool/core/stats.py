@@ -19,15 +19,19 @@ class Counters:
     """What has happened to a pool since it was made."""
 
     __slots__ = (
+        "cancel_failures",
+        "cancelled",
         "checkouts",
         "closed",
         "hold_seconds",
         "open_errors",
         "opened",
+        "owners_ended",
         "pings",
         "resets",
-        "timeouts",
+        "timeout_reasons",
         "wait_counts",
+        "wait_reasons",
         "wait_seconds",
         "waits",
     )
@@ -38,15 +42,20 @@ class Counters:
         self.waits = 0
         self.wait_seconds = 0.0
         self.wait_counts = [0] * (len(WAIT_EDGES) + 1)
-        self.timeouts = 0
+        self.wait_reasons: Counter[str] = Counter()
+        self.timeout_reasons: Counter[str] = Counter()
         self.opened = 0
         self.open_errors = 0
         self.closed: Counter[str] = Counter()
+        self.cancelled = 0
+        self.cancel_failures = 0
+        self.owners_ended = 0
         self.pings = 0
         self.resets = 0
 
-    def waited(self, seconds: float) -> None:
+    def waited(self, seconds: float, why: str) -> None:
         """A caller's wait has ended, in whatever way."""
+        self.wait_reasons[why] += 1
         self.wait_seconds += seconds
         self.wait_counts[bisect_left(WAIT_EDGES, seconds)] += 1
 
@@ -73,10 +82,16 @@ class PoolStats:
         waits: callers that had to wait in line.
         wait_seconds: time spent in line, in sum.
         wait_counts: how many waits ended within each of `WAIT_EDGES`, and beyond the last.
-        timeouts: callers that gave up at their deadline.
+        wait_reasons: the waits by what they were for: `saturated`, `connecting`, `database down`,
+            `hub blocked`.
+        timeouts: callers that got no connection in time, or were told at once that none can come.
+        timeout_reasons: these by why: as the waits, and `overloaded`, `deadlock`.
         opened: connections opened.
         open_errors: attempts that failed.
         closed: connections closed, by cause.
+        cancelled: queries abandoned in the middle that the server was seen to have ended.
+        cancel_failures: such as it was not seen to have ended before `cancel_deadline`.
+        owners_ended: greenlets that ended while they held a connection and did not lose it.
         pings: round trips spent on asking whether a connection lives.
         resets: round trips spent on resetting a returned connection, where the pool does it.
         connect_time: decayed mean of what opening one takes.
@@ -99,10 +114,15 @@ class PoolStats:
     waits: int
     wait_seconds: float
     wait_counts: tuple[int, ...]
+    wait_reasons: Mapping[str, int]
     timeouts: int
+    timeout_reasons: Mapping[str, int]
     opened: int
     open_errors: int
     closed: Mapping[str, int]
+    cancelled: int
+    cancel_failures: int
+    owners_ended: int
     pings: int
     resets: int
     connect_time: float
@@ -120,7 +140,8 @@ def snapshot(pool: ResourcePool[Any]) -> PoolStats:
     """The figures of a pool as they are now. Never switches."""
     ledger, counters = pool.ledger, pool.counters
     demand = pool.policy.demand(pool.clock.now())
-    names = [name for name in Counters.__slots__ if name not in ("closed", "wait_counts")]
+    special = ("closed", "wait_counts", "wait_reasons", "timeout_reasons")
+    names = [name for name in Counters.__slots__ if name not in special]
     return PoolStats(
         name=pool.name,
         max_size=ledger.max_size,
@@ -135,6 +156,9 @@ def snapshot(pool: ResourcePool[Any]) -> PoolStats:
         mean_in_use=demand.mean_in_use,
         checkouts_per_second=demand.checkouts_per_second,
         closed=dict(counters.closed),
+        wait_reasons=dict(counters.wait_reasons),
+        timeouts=sum(counters.timeout_reasons.values()),
+        timeout_reasons=dict(counters.timeout_reasons),
         wait_counts=tuple(counters.wait_counts),
         connect_time=pool.opener.connect_time,
         **{name: getattr(counters, name) for name in names},

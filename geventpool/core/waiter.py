@@ -61,6 +61,7 @@ class Waiter(Generic[T]):
         error: what it was refused with.
         is_settled: one of the two has come.
         parked_at: when it began to wait, in seconds of the pool's clock.
+        blocked_before: for how long in sum the hub had been seen without a turn when it began.
         wants_open: the policy would not have it wait for a return.
         is_overdue: it has waited for as long as an open takes.
     """
@@ -68,6 +69,7 @@ class Waiter(Generic[T]):
     __slots__ = (
         "_greenlet",
         "_is_expired",
+        "blocked_before",
         "error",
         "is_overdue",
         "is_settled",
@@ -81,6 +83,7 @@ class Waiter(Generic[T]):
         self.error: BaseException | None = None
         self.is_settled = False
         self.parked_at = parked_at
+        self.blocked_before = 0.0
         self.wants_open = False
         self.is_overdue = False
         self._greenlet: Any = getcurrent()

@@ -14,7 +14,7 @@ from .psycopg2 import Psycopg2
 from .pymysql import PyMySQL
 from .sqlite3 import Sqlite3
 
-__all__ = ["Driver", "Idle", "State", "driver_for", "tune"]
+__all__ = ["Driver", "Idle", "State", "driver_for", "is_full", "tune"]
 
 _UNKNOWN = Driver()
 _BY_MODULE: dict[str, Driver] = {
@@ -31,6 +31,11 @@ def driver_for(connection: object) -> Driver:
     if driver is None:
         driver = _by_class[kind] = _find(kind)
     return driver
+
+
+def is_full(error: BaseException) -> bool:
+    """Has a connect failed because the server has no room for one more connection?"""
+    return driver_for(error).is_full(error)
 
 
 def tune(module_name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
@@ -28,6 +29,22 @@ class Idle(enum.Enum):
 
     DEAD = "dead"
     SUSPECT = "suspect"
+
+
+class Ghost:
+    """What a connection that was left in mid-query may still have at work on the server."""
+
+    def cancel(self, connect: Callable[[], Any]) -> None:
+        """Asks the server to stop. May switch greenlets."""
+        raise NotImplementedError
+
+    def wait(self, seconds: float) -> bool:
+        """Waits until the server has let go. Switches greenlets."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Lets go of it here."""
+        raise NotImplementedError
 
 
 class Driver:
@@ -74,6 +91,17 @@ class Driver:
         except Exception:
             return False
         return True
+
+    def ghost(self, connection: Any) -> Ghost | None:
+        """What the server may still do for a connection left in mid-query, before it is closed."""
+        return None
+
+    def is_full(self, error: BaseException) -> bool:
+        """Has a connect failed because the server has no room for one more?"""
+        return False
+
+    def move(self, connection: Any) -> None:
+        """Makes a connection usable by the hub of the calling thread."""
 
     def blocks_hub(self, connection: Any) -> str | None:
         """If this connection blocks the hub of a monkey-patched program: the cure, in a sentence."""

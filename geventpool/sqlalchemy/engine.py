@@ -104,12 +104,24 @@ def _flag(text: str) -> bool:
 
 
 _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
-    **dict.fromkeys(("pool_size", "max_overflow", "min_idle"), (int, "a whole number")),
+    **dict.fromkeys(
+        ("pool_size", "max_overflow", "min_idle", "max_waiting"), (int, "a whole number")
+    ),
     "max_size": (lambda text: float(text) if text == "inf" else int(text), "a whole number or inf"),
-    **dict.fromkeys(("recycle", "ping_after", "breakeven"), (float, "a number of seconds")),
-    "timeout": (
-        lambda text: None if text == "none" else float(text),
-        "a number of seconds or none",
+    **dict.fromkeys(
+        (
+            "breakeven",
+            "cancel_deadline",
+            "connect_timeout",
+            "ping_after",
+            "recycle",
+            "shed_after",
+        ),
+        (float, "a number of seconds"),
+    ),
+    **dict.fromkeys(
+        ("timeout", "reclaim_after"),
+        (lambda text: None if text == "none" else float(text), "a number of seconds or none"),
     ),
     **dict.fromkeys(("pre_ping", "use_lifo", "cleaner"), (_flag, "true or false")),
     **dict.fromkeys(("profile", "sizing", "reset_on_return"), (str, "a name")),

@@ -19,25 +19,47 @@ from sqlalchemy.pool.base import (
 
 from .. import drivers
 from ..config import PoolConfig, make_config, profile_settings, split_cap
-from ..core.entry import CLOSED, IN_USE, Entry
-from ..errors import PoolTimeout
+from ..core.entry import IN_USE, Entry
+from ..drivers.base import Ghost
+from ..errors import ConnectTimeout, PoolDeadlock, PoolOverloaded, PoolTimeout
 from ..pool import ConnectionHandlers, Door, adopt, make_core
 from .proxy import Fairy, Record
 
 _STYLES = {"rollback": reset_rollback, "commit": reset_commit, None: reset_none}
 _LONGEST_CONNECT = 30.0
-_REPLACED = ("expired", "dead", "invalidated", "check interrupted")
+_REPLACED = ("abandoned", "expired", "dead", "invalidated", "check interrupted")
+_UNSAID: Any = "unsaid"
 
 
 class GeventPoolTimeout(PoolTimeout, exc.TimeoutError):
     """No connection in time; caught by `except sqlalchemy.exc.TimeoutError` too."""
 
 
+class GeventPoolDeadlock(PoolDeadlock, exc.TimeoutError):
+    """Every holder waits; caught by `except sqlalchemy.exc.TimeoutError` too."""
+
+
+class GeventPoolOverloaded(PoolOverloaded, exc.TimeoutError):
+    """The line is too long; caught by `except sqlalchemy.exc.TimeoutError` too."""
+
+
+class GeventPoolConnectTimeout(ConnectTimeout, exc.TimeoutError):
+    """A connect took too long; caught by `except sqlalchemy.exc.TimeoutError` too."""
+
+
+_OURS: dict[type[PoolTimeout], Any] = {
+    PoolTimeout: GeventPoolTimeout,
+    PoolDeadlock: GeventPoolDeadlock,
+    PoolOverloaded: GeventPoolOverloaded,
+    ConnectTimeout: GeventPoolConnectTimeout,
+}
+
+
 class _RecordHandlers(ConnectionHandlers):
     """How the core treats a record: as its connection, through SQLAlchemy's events and dialect."""
 
     def __init__(self, pool: GeventPool) -> None:
-        super().__init__(pool, pool._open_record)
+        super().__init__(pool, pool._open_record, lambda: pool._invoke_creator(cast(Any, None)))
         self._pool = pool
 
     def close(self, record: Any, cause: str) -> None:
@@ -48,6 +70,19 @@ class _RecordHandlers(ConnectionHandlers):
         finally:
             if cause in _REPLACED:
                 self._pool._spares.append(record)
+            elif cause == "owner ended":
+                record.entry = None  # whoever still refers to it has nothing to give back
+
+    def ghost(self, record: Any) -> Ghost | None:
+        if record.dbapi_connection is None:
+            ghost: Ghost | None = record.ghost  # it was invalidated, and so is closed already
+            record.ghost = None
+            return ghost
+        return super().ghost(record.dbapi_connection)
+
+    def move(self, record: Any) -> None:
+        if record.dbapi_connection is not None:
+            super().move(record.dbapi_connection)
 
     def check(self, record: Any) -> bool:
         return self._pool._ping(record)
@@ -95,6 +130,11 @@ class GeventPool(Door, Pool):
         echo: as in `QueuePool`.
         logging_name: as in `QueuePool`.
         reset_on_return: `"smart"` (default), or as in `QueuePool`.
+        connect_timeout: an attempt to connect that takes longer has failed.
+        cancel_deadline: for how long an abandoned query keeps its place while it is cancelled.
+        reclaim_after: a connection whose greenlet has ended is taken back after so many seconds.
+        max_waiting: longest line of callers.
+        shed_after: refuse early when the line has stood for so many seconds.
         events: as in `QueuePool`.
         dialect: as in `QueuePool`.
         pre_ping: as in `QueuePool`, but without a round trip where the hub watches the socket.
@@ -125,6 +165,11 @@ class GeventPool(Door, Pool):
         echo: Any = None,
         logging_name: str | None = None,
         reset_on_return: Any = "smart",
+        connect_timeout: float | None = None,
+        cancel_deadline: float | None = None,
+        reclaim_after: float | None = _UNSAID,
+        max_waiting: int | None = None,
+        shed_after: float | None = None,
         events: Any = None,
         dialect: Any = None,
         pre_ping: bool | None = None,
@@ -143,11 +188,16 @@ class GeventPool(Door, Pool):
             "cleaner": cleaner,
             "recycle": recycle,
             "pre_ping": pre_ping,
+            "connect_timeout": connect_timeout,
+            "cancel_deadline": cancel_deadline,
+            "max_waiting": max_waiting,
+            "shed_after": shed_after,
         }
         self._said = {name: value for name, value in said.items() if value is not None}
         self._said["reset_on_return"] = _reset_name(reset_on_return)
-        if timeout != "unsaid":
-            self._said["timeout"] = timeout
+        for name, value in (("timeout", timeout), ("reclaim_after", reclaim_after)):
+            if value != _UNSAID:
+                self._said[name] = value
         self.config = config = make_config(**self._said)
         if echo is None and profile is not None:
             echo = profile_settings(profile).get("echo")
@@ -228,9 +278,7 @@ class GeventPool(Door, Pool):
         asks for it before. May switch greenlets.
         """
         self._spares.clear()
-        self.core.opener.stop()
-        self.core.min_idle = 0
-        self.core.close_idle("disposed")
+        self.core.dispose()
         self.logger.info("Pool disposed. %s", self.status())
 
     def status(self) -> str:
@@ -294,20 +342,23 @@ class GeventPool(Door, Pool):
         except PoolTimeout as error:
             ledger = core.ledger
             room = ledger.max_size - ledger.size
-            if timeout == 0 and len(ledger.waiting) < ledger.opening + room:
+            is_late = type(error) is PoolTimeout
+            if is_late and timeout == 0 and len(ledger.waiting) < ledger.opening + room:
                 # QueuePool's `timeout=0` does not wait for others, but it does connect.
                 entry = core.acquire(_LONGEST_CONNECT)
             else:
-                raise GeventPoolTimeout(str(error), code="3o7r") from None
+                raise _OURS[type(error)](str(error), error.why, code="3o7r") from None
         record: Record = entry.resource
         record.entry = entry
         return record
 
     def _do_return_conn(self, record: Any) -> None:
         entry: Entry[Record] | None = record.entry
-        if entry is None or entry.state is CLOSED:
+        if entry is None or entry.state is not IN_USE:
             return
-        if record.dbapi_connection is None:
+        if record.ghost is not None:
+            self.core.discard(entry, "abandoned")
+        elif record.dbapi_connection is None:
             self._spares.append(record)
             self.core.forget(entry, "invalidated")
         elif record._is_hard_or_soft_invalidated():

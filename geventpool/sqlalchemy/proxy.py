@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
+from gevent import getcurrent
 from sqlalchemy.pool import Pool, PoolResetState
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from .. import drivers
 from ..core.entry import IN_USE, Entry
-from ..drivers.base import State
+from ..drivers.base import Ghost, State
 
 if TYPE_CHECKING:
     from .pool import GeventPool
@@ -21,9 +22,17 @@ class Record(_ConnectionRecord):
 
     Attributes:
         entry: the entry of which this record is the resource, while it is lent.
+        ghost: what the connection that it has lost may have left on the server.
     """
 
     entry: Entry[Record] | None = None
+    ghost: Ghost | None = None
+
+    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        if not soft and self.dbapi_connection is not None:
+            # SQLAlchemy closes it here and now, and what it had begun could not be found any more.
+            self.ghost = self._pool.core.handlers.ghost(self)
+        super().invalidate(e, soft)
 
     def checkin(self, _fairy_was_created: bool = True) -> None:
         try:
@@ -59,6 +68,14 @@ class Fairy(_ConnectionFairy):
         self.dbapi_connection = connection
         self._connection_record = record
         self._echo = echo
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        entry = cast(Any, self._connection_record).entry if self._connection_record else None
+        if entry is not None and entry.owner is not None and entry.owner() is not getcurrent():
+            # It was handed from one greenlet to another: who uses it, holds it.
+            cast("GeventPool", self._pool).core.holders.own_again(entry)
+        assert self.dbapi_connection is not None
+        return self.dbapi_connection.cursor(*args, **kwargs)
 
     def __del__(self) -> None:
         # Garbage collection may run anywhere, in the hub too: the cleaner does what is to be done.

@@ -16,6 +16,10 @@ SQLALCHEMY = {
     "QueuePoolTest::test_connrec_invalidated_within_checkout_no_race": (
         "patches the private _ConnectionRecord.checkout, which GeventPool does not call"
     ),
+    "QueuePoolTest::test_timeout": (
+        "one greenlet holds all connections and waits for another: GeventPool tells it at once that none "
+        "can come (PoolDeadlock, a TimeoutError), and does not wait for the two seconds first"
+    ),
     "QueuePoolTest::test_hanging_connect_within_overflow": (
         "its creator works only in the thread that asks for a connection (a threading.local); "
         "GeventPool connects in a greenlet of its own, so that a connect outlives a killed caller"

@@ -156,11 +156,19 @@ def test_a_connection_given_back_by_a_native_thread_is_not_lost(how: str, driver
     assert pool.connection(timeout=1) is not None
 
 
-def test_a_native_thread_that_asks_is_told_whose_the_pool_is(driver) -> None:
+def test_a_native_thread_is_served_by_the_hub_that_owns_the_pool(driver) -> None:
     pool = ConnectionPool(driver.connect)
-    pool.connection().close()
-    error = gevent.get_hub().threadpool.apply(lambda: _error_of(pool.connection))
-    assert "belongs to another native thread" in str(error)
+    ours = pool.connection()
+    ours.close()
+
+    def elsewhere() -> tuple[object, int]:
+        with pool.connection() as connection:
+            return connection, pool.stats().in_use
+
+    theirs, in_use = gevent.get_hub().threadpool.apply(elsewhere)
+    assert theirs is ours.connection
+    assert in_use == 1
+    assert pool.stats().in_use == 0
 
 
 def _error_of(call: Any) -> BaseException | None:

@@ -1,0 +1,191 @@
+"""Who holds what: holders that end with an entry in hand, and callers that wait for each other."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import ref
+
+from gevent import Greenlet, getcurrent
+
+from ..errors import PoolDeadlock
+from . import stacks
+from .entry import IN_USE, Entry
+
+if TYPE_CHECKING:
+    from .pool import ResourcePool
+    from .waiter import Waiter
+
+R = TypeVar("R")
+
+log = logging.getLogger("geventpool")
+
+_NAMED = 5
+_SHOWN = 20
+_LOOK_AFTER = 1.0
+
+# Which greenlet waits for which pool. Of those that wait in one and the same thread.
+_waits: dict[Any, tuple[ResourcePool[Any], Waiter[Any]]] = {}
+
+
+class _Orphan:
+    """Stands for an owner that has ended, until the entry comes back or has another owner."""
+
+    __slots__ = ()
+
+    def __call__(self) -> None:
+        """Like a dead weak reference."""
+
+
+class Holders(Generic[R]):
+    """The greenlets behind a pool's entries in use.
+
+    Attributes:
+        records_stacks: remember where entries are taken, because one was lost before.
+    """
+
+    def __init__(self, pool: ResourcePool[R]) -> None:
+        self._pool = pool
+        self.records_stacks = False
+
+    def add(self, entry: Entry[R]) -> None:
+        """A new entry, whose owners are to be followed."""
+        entry.on_owner_end = partial(self._owner_ended, entry)
+
+    def own(self, entry: Entry[R]) -> None:
+        """The calling greenlet holds an entry from now on. Never switches."""
+        owner = getcurrent()
+        entry.owner = ref(owner)
+        if isinstance(owner, Greenlet):
+            owner.rawlink(entry.on_owner_end)
+        if self.records_stacks:
+            entry.stack = stacks.capture(2)
+
+    def own_again(self, entry: Entry[R]) -> None:
+        """Another greenlet uses an entry that was handed to it. Never switches."""
+        if entry.state is IN_USE and self._pool.is_here:
+            disown(entry)
+            self.own(entry)
+
+    def describe(self, now: float) -> str:
+        """Who holds entries for longest, as a sentence; empty if nobody is known."""
+        held = sorted(self._in_use(), key=lambda entry: entry.taken_at)
+        named = []
+        for entry in held[:_NAMED]:
+            owner = entry.owner and entry.owner()
+            where = "a greenlet that is gone, or another thread"
+            if owner is not None:
+                where = f"{stacks.name_of(owner)} at {stacks.place_of(owner)}"
+            named.append(f"{now - entry.taken_at:.3g} s by {where}")
+        return f"Held for longest: {'; '.join(named)}." if named else ""
+
+    def refuse_deadlock(self) -> None:
+        """Raises if the calling greenlet, now in line, could never be served. Never switches.
+
+        Costs one look in the usual case: the first holder asked waits for no pool.
+
+        Raises:
+            PoolDeadlock: naming all holders with their stacks.
+        """
+        ring = _find_ring(self._pool)
+        if ring is None:
+            return
+        told = [
+            f"{stacks.name_of(owner)} holds {entry.resource!r} of {pool!r}:\n"
+            f"{stacks.format_greenlet(owner)}"
+            for pool, entry, owner in ring[:_SHOWN]
+        ]
+        more = f"and {len(ring) - _SHOWN} more\n" if len(ring) > _SHOWN else ""
+        raise PoolDeadlock(
+            f"{self._pool!r} can never serve this caller: every greenlet that holds a connection waits "
+            "for another one. Take both connections at once, or give one back first; or raise max_size "
+            f"above the number of greenlets that nest. The holders:\n{''.join(told)}{more}",
+            "deadlock",
+        )
+
+    def _in_use(self) -> list[Entry[R]]:
+        return [entry for entry in self._pool.entries if entry.state is IN_USE]
+
+    def _owner_ended(self, entry: Entry[R], greenlet: Any) -> None:
+        """Runs in the hub. What was merely dropped is on its way back by itself."""
+        if entry.owner is None or entry.owner() is not greenlet:
+            return
+        orphan = entry.owner = _Orphan()
+        self.records_stacks = True
+        story = _tell(greenlet, entry)
+        after = self._pool.limits.reclaim_after
+        look = partial(self._look_after, entry, orphan, story)
+        self._pool.clock.call_later(_LOOK_AFTER if after is None else after, look, ref=False)
+
+    def _look_after(self, entry: Entry[R], orphan: _Orphan, story: str) -> None:
+        if entry.owner is not orphan or entry.state is not IN_USE:
+            return  # it came back, or another greenlet has used it since
+        pool = self._pool
+        pool.counters.owners_ended += 1
+        is_reclaimed = pool.limits.reclaim_after is not None
+        log.warning(
+            "%r: a greenlet has ended while it held %r, lent %.3g s ago, which something still refers "
+            "to: %s. %s",
+            pool,
+            entry.resource,
+            pool.clock.now() - entry.taken_at,
+            "it is closed and its place is free" if is_reclaimed else "its place stays taken",
+            story,
+        )
+        if is_reclaimed:
+            pool.discard(entry, "owner ended")
+
+
+def disown(entry: Entry[Any]) -> None:
+    """Nobody holds an entry any more. Never switches."""
+    owner = entry.owner and entry.owner()
+    entry.owner = entry.stack = None
+    if isinstance(owner, Greenlet):
+        owner.unlink(entry.on_owner_end)
+
+
+def waits(greenlet: Any, pool: ResourcePool[Any], waiter: Waiter[Any]) -> None:
+    """A greenlet is in line."""
+    _waits[greenlet] = pool, waiter
+
+
+def waits_no_more(greenlet: Any) -> None:
+    """It has left the line."""
+    _waits.pop(greenlet, None)
+
+
+def _find_ring(
+    pool: ResourcePool[Any],
+) -> list[tuple[ResourcePool[Any], Entry[Any], Any]] | None:
+    """All holders, if every one of them waits for a pool all of whose holders do; else `None`."""
+    pools, ring = [pool], []
+    for one in pools:  # grows on the way
+        ledger = one.ledger
+        if ledger.idle or ledger.opening or ledger.closing or ledger.size < ledger.max_size:
+            return None
+        for entry in one.entries:
+            owner = entry.owner and entry.owner()
+            waited_for, waiter = _waits.get(owner, (None, None))
+            if waited_for is None or waiter is None or waiter.is_settled:
+                return None
+            ring.append((one, entry, owner))
+            if waited_for not in pools:
+                pools.append(waited_for)
+    return ring
+
+
+def _tell(greenlet: Any, entry: Entry[Any]) -> str:
+    """What is known of a greenlet that has ended."""
+    told = f"It was {stacks.name_of(greenlet)}"
+    error = getattr(greenlet, "exception", None)
+    if error is not None:
+        told += f", which ended with {type(error).__name__}"
+    if entry.stack is not None:
+        return f"{told}. Taken at:\n{stacks.format_capture(entry.stack)}"
+    spawned = getattr(greenlet, "spawning_stack", None)
+    if spawned is None:
+        return told
+    spawned_at = "".join(traceback.format_stack(spawned, stacks.SHOWN))
+    return f"{told}. Spawned at (the next time, where it was taken will be known):\n{spawned_at}"

@@ -1,0 +1,235 @@
+"""The callers in line: how long they wait, for what, who of them is next, and when it is too much.
+
+First come, first served, with two exceptions. A caller that is about to be killed by its own time-out, as
+the ages of those who were killed before it tell, is passed over while younger ones wait: what it would
+begin it could not end. And with `shed_after`, a line that has stood for longer than that is served newest
+first, and who has waited for longer is refused at once (Nichols and Jacobson, Controlling Queue Delay,
+2012; Maurer, Fail at Scale, 2015).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from gevent import getcurrent
+
+from ..errors import PoolClosed, PoolOverloaded, PoolTimeout
+from . import holders
+from .entry import CLOSED, Entry
+from .patience import Patience
+from .waiter import Timer, Waiter
+
+if TYPE_CHECKING:
+    from .pool import ResourcePool
+
+R = TypeVar("R")
+
+# While somebody waits, a timer rings at this pace; how late it is shows for how long the hub was blocked.
+_TICK = 0.1
+_NOTICEABLE = 0.02
+
+_CURES = {
+    "saturated": "raise max_size, hold connections for less time, or allow a longer timeout",
+    "connecting": "opening a connection takes long: look at the server and the network, or warm_up()",
+    "database down": "look at the server",
+    "hub blocked": "something computes or blocks without yielding: move it to a thread or a process",
+}
+
+
+class Line(Generic[R]):
+    """The callers of one pool that have to wait.
+
+    Attributes:
+        patience: what was learnt of callers that were killed.
+    """
+
+    def __init__(self, pool: ResourcePool[R]) -> None:
+        self._pool = pool
+        self.patience = Patience()
+        self._blocked = 0.0  # for how long in sum the hub had no turn while somebody waited
+        self._tick: Timer | None = None
+        self._tick_due = 0.0
+        self._standing_since = 0.0
+
+    def wait(self, deadline: float, now: float) -> Entry[R]:
+        """Waits for an entry; the calling greenlet is in line meanwhile. Switches greenlets.
+
+        Raises:
+            PoolTimeout: none came before the deadline.
+            PoolOverloaded: the line is too long, or stands for too long.
+            PoolDeadlock: everybody who holds one waits, too.
+            PoolClosed: the pool is closed.
+            Exception: what `open` raised for this caller.
+        """
+        pool = self._pool
+        if pool.is_closed:
+            raise PoolClosed(f"{pool!r} is closed")
+        pool.opener.fail_fast(now)
+        if deadline <= now:
+            pool.opener.open_wanted(now, extra=1)
+            raise self.timed_out(now, now, 0.0)
+        waiter = self._park(now)
+        me = getcurrent()
+        try:
+            pool.opener.want(waiter, now)
+            holders.waits(me, pool, waiter)
+            pool.holders.refuse_deadlock()
+            waiter.wait(pool.clock, None if deadline == math.inf else deadline - now)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self.patience.ended(pool.clock.now() - now, pool.clock.now())
+            self.leave(waiter)
+            raise
+        finally:
+            holders.waits_no_more(me)
+            self._waited(waiter)
+        if waiter.value is not None:
+            if waiter.value.state is CLOSED:
+                raise PoolClosed(f"{pool!r} belongs to the parent of this process")
+            return waiter.value
+        if waiter.error is not None:
+            raise waiter.error
+        self.leave(waiter)
+        raise self.timed_out(pool.clock.now(), now, waiter.blocked_before)
+
+    def leave(self, waiter: Waiter[Entry[R]]) -> None:
+        """A caller stops waiting without its entry: what it was served goes to the next."""
+        pool = self._pool
+        if not waiter.is_settled:
+            pool.opener.unwant(waiter)
+            pool.ledger.leave(waiter)
+        elif waiter.value is not None:
+            pool.release(waiter.value, is_untouched=True)
+
+    def refuse_first(self, error: BaseException) -> None:
+        """Gives the first in line an error instead of an entry. Never switches."""
+        waiter = self._pool.ledger.waiting.popleft()
+        self._pool.opener.unwant(waiter)
+        waiter.refuse(error)
+
+    def refuse_all(self, error: BaseException) -> None:
+        """The pool is closed, or another process's. Never switches."""
+        while self._pool.ledger.waiting:
+            self.refuse_first(error)
+
+    def choose_next(self, now: float) -> None:
+        """Sees to it that the one to be served next is the first in line. Never switches."""
+        waiting = self._pool.ledger.waiting
+        if self._is_overloaded(now):
+            self._shed(now, least=1)
+            waiting.appendleft(waiting.pop())
+            return
+        young, old = self.patience.doomed(now)
+        if not young < now - waiting[0].parked_at < old:
+            return
+        for place, waiter in enumerate(waiting):
+            if now - waiter.parked_at <= young:
+                del waiting[place]
+                waiting.appendleft(waiter)
+                return
+
+    def timed_out(self, now: float, since: float, blocked_before: float) -> PoolTimeout:
+        """The error for a caller that has waited in vain."""
+        pool = self._pool
+        why = self._why(now, since, blocked_before)
+        pool.counters.timeout_reasons[why] += 1
+        detail = ""
+        if why == "hub blocked":
+            detail = f" for {self._blocked_by(now) - blocked_before:.3g} s"
+        elif pool.opener.last_error is not None:
+            error = pool.opener.last_error
+            detail = f" ({type(error).__name__}: {error})"
+        closing = pool.ledger.closing
+        held = pool.holders.describe(now)
+        return PoolTimeout(
+            f"no connection within {now - since:.3g} s from {pool!r}: {why}{detail}"
+            f"{f', {closing} being closed' if closing else ''}; {_CURES[why]}. {held}".rstrip(),
+            why,
+        )
+
+    def _park(self, now: float) -> Waiter[Entry[R]]:
+        pool = self._pool
+        waiting, most = pool.ledger.waiting, pool.limits.max_waiting
+        if most is not None and len(waiting) >= most:
+            pool.counters.timeout_reasons["overloaded"] += 1
+            raise PoolOverloaded(
+                f"{len(waiting)} callers are in line before this one at {pool!r}: raise max_waiting or "
+                "max_size, or send the client away",
+                "overloaded",
+            )
+        waiter: Waiter[Entry[R]] = Waiter(now)
+        if not waiting:
+            self._standing_since = now
+        if self._tick is None:
+            self._start_tick(now)
+        waiter.blocked_before = self._blocked_by(now)
+        pool.ledger.park(waiter)
+        pool.counters.waits += 1
+        return waiter
+
+    def _waited(self, waiter: Waiter[Entry[R]]) -> None:
+        pool = self._pool
+        now = pool.clock.now()
+        why = self._why(now, waiter.parked_at, waiter.blocked_before)
+        pool.counters.waited(now - waiter.parked_at, why)
+        if waiter.value is not None:
+            waiter.value.waited = now - waiter.parked_at
+        if not pool.ledger.waiting and self._tick is not None:
+            self._tick.stop()
+            self._tick = None
+        pool.draining.notify()
+
+    def _why(self, now: float, since: float, blocked_before: float) -> str:
+        """What a caller that began to wait at `since` has waited for."""
+        ledger, opener = self._pool.ledger, self._pool.opener
+        blocked = self._blocked_by(now) - blocked_before
+        if blocked >= max(_NOTICEABLE, 0.5 * (now - since)):
+            return "hub blocked"
+        if opener.is_failing and not ledger.idle and ledger.size < ledger.max_size:
+            return "saturated" if opener.is_full else "database down"
+        if ledger.opening or ledger.size < ledger.max_size:
+            return "connecting"
+        return "saturated"
+
+    def _blocked_by(self, now: float) -> float:
+        late = now - self._tick_due if self._tick is not None else 0.0
+        return self._blocked + (late if late > _NOTICEABLE else 0.0)
+
+    def _start_tick(self, now: float) -> None:
+        self._tick_due = now + _TICK
+        self._tick = self._pool.clock.call_later(_TICK, self._ring, ref=False)
+
+    def _ring(self) -> None:
+        now = self._pool.clock.now()
+        self._blocked = self._blocked_by(now)
+        self._tick = None
+        if self._is_overloaded(now):
+            self._shed(now, least=0)
+        if self._pool.ledger.waiting:
+            self._start_tick(now)
+
+    def _is_overloaded(self, now: float) -> bool:
+        """Has the line not been empty for longer than `shed_after`?"""
+        most = self._pool.limits.shed_after
+        return (
+            most is not None
+            and bool(self._pool.ledger.waiting)
+            and now - self._standing_since > most
+        )
+
+    def _shed(self, now: float, least: int) -> None:
+        """Refuses who has waited for too long; `least` are left for whom there is something."""
+        pool = self._pool
+        most = pool.limits.shed_after or 0.0
+        waiting = pool.ledger.waiting
+        while len(waiting) > least and now - waiting[0].parked_at > most:
+            waited = now - waiting[0].parked_at
+            pool.counters.timeout_reasons["overloaded"] += 1
+            self.refuse_first(
+                PoolOverloaded(
+                    f"gave up after {waited:.3g} s in line at {pool!r}, which has stood for longer than "
+                    f"shed_after={most:g} s: raise max_size, or send clients away",
+                    "overloaded",
+                )
+            )

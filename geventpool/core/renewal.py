@@ -1,0 +1,78 @@
+"""Replaces entries before they are too old: the new one is opened first, then the old one is closed.
+
+Each entry is due at a moment of its own, between 75 % and 90 % of `lifetime`, so that connections which
+were opened together do not all go together; at `lifetime` itself it is no longer lent at all.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from .entry import IDLE, IN_USE, Entry
+from .waiter import Timer
+
+if TYPE_CHECKING:
+    from .pool import ResourcePool
+
+R = TypeVar("R")
+
+_EARLIEST = 0.75
+_LATEST = 0.90
+
+
+class Renewal(Generic[R]):
+    """The ages of one pool's entries."""
+
+    def __init__(self, pool: ResourcePool[R]) -> None:
+        self._pool = pool
+        self._timers: dict[Entry[R], Timer] = {}
+        self.ageing: list[Entry[R]] = []  # for these, replacements are wanted
+
+    def add(self, entry: Entry[R]) -> None:
+        """A new entry: sets the timer of its age, and closes the one that it replaces."""
+        pool = self._pool
+        lifetime = pool.limits.lifetime
+        entry.expires_at = entry.opened_at + lifetime
+        if lifetime < math.inf:
+            age = lifetime * random.uniform(_EARLIEST, _LATEST)
+            self._timers[entry] = pool.clock.call_later(age, partial(self._age, entry), ref=False)
+        if self.ageing:
+            self._retire(self.ageing.pop(0))
+
+    def forget(self, entry: Entry[R]) -> None:
+        """An entry is closed, for whatever reason."""
+        timer = self._timers.pop(entry, None)
+        if timer is not None:
+            timer.stop()
+        elif entry in self.ageing:
+            self.ageing.remove(entry)
+
+    def stop(self) -> None:
+        """The process has forked: the entries are the parent's."""
+        for timer in self._timers.values():
+            timer.stop()
+        self._timers.clear()
+        self.ageing.clear()
+
+    def _age(self, entry: Entry[R]) -> None:
+        pool = self._pool
+        del self._timers[entry]
+        ledger = pool.ledger
+        now = pool.clock.now()
+        kept = max(pool.min_idle, pool.policy.demand(now).level)
+        if entry.state is IDLE and len(ledger.idle) + ledger.in_use > kept:
+            self._retire(entry)  # nobody would miss it
+        elif ledger.size < ledger.max_size:
+            self.ageing.append(entry)
+            pool.opener.open_wanted(now)
+        else:
+            self._retire(entry)  # no room for both
+
+    def _retire(self, entry: Entry[R]) -> None:
+        if entry.state is IDLE:
+            self._pool.discard(entry, "expired")
+        elif entry.state is IN_USE:
+            entry.expires_at = -math.inf  # when it comes back

@@ -1,0 +1,66 @@
+"""A second look at an idle entry before it is lent: its age, its socket, and a ping if need be."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import gevent
+
+from .entry import Entry
+
+if TYPE_CHECKING:
+    from .pool import ResourcePool
+
+R = TypeVar("R")
+
+
+def is_sound(pool: ResourcePool[R], entry: Entry[R], now: float, deadline: float) -> bool:
+    """Looks at an entry that was just taken; discards it unless it can be lent."""
+    if now >= entry.expires_at:
+        pool.discard(entry, "expired")
+        return False
+    if pool.liveness.is_dead(entry):
+        pool.discard(entry, "dead")
+        return False
+    idle_for, is_watched = now - entry.idle_since, entry.watch is not None
+    if not (entry.is_suspect or pool.handlers.must_check(entry.resource, idle_for, is_watched)):
+        return True
+    if deadline <= now:
+        # timeout=0 never switches: somebody else checks, the next caller has the use of it.
+        pool.in_background(partial(_check_and_return, pool), entry)
+        return False
+    limit = gevent.Timeout.start_new(None if deadline == math.inf else deadline - now)
+    try:
+        return _check(pool, entry)
+    except gevent.Timeout as error:
+        if error is not limit:
+            raise
+        raise pool.line.timed_out(pool.clock.now(), now, 0.0) from None
+    finally:
+        limit.close()
+
+
+def _check(pool: ResourcePool[R], entry: Entry[R]) -> bool:
+    """Pings. The caller owns the entry; if it comes to harm, so does nobody else."""
+    pool.counters.pings += 1
+    is_alive = pool.handlers.check(entry.resource)
+    if not is_alive:
+        pool.discard(entry, "dead")
+        for other in pool.ledger.idle:  # what killed it has perhaps killed them
+            other.is_suspect = True
+            other.sure_until = -math.inf
+        return False
+    entry.is_suspect = False
+    return True
+
+
+def _check_and_return(pool: ResourcePool[R], entry: Entry[R]) -> None:
+    try:
+        is_fit = _check(pool, entry)
+    except BaseException:
+        pool.discard(entry, "check interrupted")
+        raise
+    if is_fit:
+        pool.release(entry, is_untouched=True)

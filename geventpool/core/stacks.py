@@ -1,0 +1,87 @@
+"""Where greenlets are: stacks captured cheaply, and formatted only when somebody reads them."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+import traceback
+from types import CodeType, FrameType
+from typing import Any
+
+from gevent import getcurrent
+
+Stack = list[tuple[CodeType, int]]
+
+_DEEPEST = 40
+SHOWN = 12
+# Frames of these are ours or the driver's, not the program's.
+_MACHINERY = {
+    "MySQLdb",
+    "gevent",
+    "geventpool",
+    "pg8000",
+    "psycogreen",
+    "psycopg",
+    "psycopg2",
+    "pymysql",
+    "sqlalchemy",
+}
+
+
+def capture(skip: int) -> Stack:
+    """The calling stack, innermost first, as code and line numbers: about 0.1 µs for each frame.
+
+    Args:
+        skip: innermost frames to leave out.
+    """
+    stack: Stack = []
+    frame: FrameType | None = sys._getframe(skip + 1)
+    while frame is not None and len(stack) < _DEEPEST:
+        stack.append((frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    return stack
+
+
+def format_capture(stack: Stack) -> str:
+    """A captured stack as text, outermost first, like a traceback."""
+    return "".join(
+        f'  File "{code.co_filename}", line {line}, in {code.co_name}\n'
+        f"    {linecache.getline(code.co_filename, line).strip()}\n"
+        for code, line in reversed(stack[:SHOWN])
+    )
+
+
+def frame_of(greenlet: Any) -> FrameType | None:
+    """The innermost frame of a live greenlet."""
+    if greenlet is getcurrent():
+        return sys._getframe(1)
+    frame: FrameType | None = getattr(greenlet, "gr_frame", None)
+    return frame
+
+
+def format_greenlet(greenlet: Any) -> str:
+    """The stack of a live greenlet as it is now, outermost first."""
+    frame = frame_of(greenlet)
+    return "" if frame is None else "".join(traceback.format_stack(frame, SHOWN))
+
+
+def name_of(greenlet: Any) -> str:
+    """A greenlet by its name and function. Its own `repr` would show arguments, which may be secret."""
+    run = getattr(greenlet, "_run", None)
+    function = getattr(run, "__qualname__", None)
+    name = getattr(greenlet, "name", None) or f"greenlet {id(greenlet):#x}"
+    is_told = function and function != "Greenlet._run"  # which it is once the greenlet has ended
+    return f"<{name}: {function}>" if is_told else f"<{name}>"
+
+
+def place_of(greenlet: Any) -> str:
+    """Where in the program's own code a live greenlet is, in a few words."""
+    frame = innermost = frame_of(greenlet)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _MACHINERY:
+            break
+        frame = frame.f_back
+    frame = frame or innermost
+    if frame is None:
+        return "somewhere"
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"

@@ -1,0 +1,287 @@
+"""Calls from other native threads: handed to the hub that owns the pool, and waited for here.
+
+Only the owner's thread ever touches a pool's books. Another thread posts its request to the owner's loop
+and waits, in its own hub if it has one, else on a native lock. A program that is not monkey-patched has no
+hub that always runs, so there one native thread is started whose hub owns all the pools.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextvars
+import functools
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import gevent
+from gevent import Greenlet, get_hub, getcurrent
+from gevent._hub_local import get_hub_if_exists
+from gevent.monkey import get_original, is_module_patched
+
+from ..errors import GeventPoolError
+from .entry import IN_USE, Entry
+from .handlers import Handlers
+from .waiter import HubClock, Waiter
+
+if TYPE_CHECKING:
+    from .pool import ResourcePool
+
+R = TypeVar("R")
+T = TypeVar("T")
+M = TypeVar("M", bound=Callable[..., Any])
+
+_start_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
+_new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
+
+_FOR_EVER = 1e8
+_GRACE = 1.0
+
+_deciding = _new_lock()  # held while it is decided which thread owns a pool
+_service: Any = None  # the hub of our own thread
+
+
+def owns(pool: ResourcePool[Any]) -> bool:
+    """Does the calling thread own a pool? Its first use decides who does."""
+    with _deciding:
+        if pool.hub is None:
+            hub = _home()
+            if hub is _service and not is_module_patched("socket"):
+                pool.handlers = cast(Any, _OffHub(pool.handlers))
+            pool.hub = hub
+    return pool.is_here
+
+
+def bare(handlers: Any) -> Any:
+    """A pool's own handlers."""
+    return handlers.handlers if isinstance(handlers, _OffHub) else handlers
+
+
+def in_owners_thread(method: M) -> M:
+    """A method of a pool that is handed to the hub that owns it, if another thread calls it."""
+
+    @functools.wraps(method)
+    def called(pool: ResourcePool[Any], *arguments: Any) -> Any:
+        if pool.is_here or owns(pool):
+            return method(pool, *arguments)
+        return call(pool.hub, partial(method, pool, *arguments), None, lambda _: None)
+
+    return cast(M, called)
+
+
+def acquire(pool: ResourcePool[R], timeout: float | None) -> Entry[R]:
+    """`acquire` for a thread that does not own the pool. May switch greenlets, or block the thread."""
+    ask: Callable[[], Entry[R]] = partial(pool.acquire, timeout)
+    entry: Entry[R] = call(pool.hub, ask, timeout, partial(pool.release, is_untouched=True))
+    pool.handlers.move(entry.resource)
+    return entry
+
+
+def release(pool: ResourcePool[R], entry: Entry[R], is_untouched: bool) -> None:
+    """`release` for a thread that does not own the pool: resets here, where the resource was used."""
+    if entry.state is not IN_USE:
+        return
+    try:
+        needs_reset = not is_untouched and pool.handlers.is_reset_needed(entry.resource)
+    except BaseException:
+        pool.discard(entry, "reset failed")
+        raise
+    if not needs_reset or pool.reset(entry):
+        _tell(pool.hub, partial(_come_home, pool, entry))
+
+
+def _come_home(pool: ResourcePool[R], entry: Entry[R]) -> None:
+    if entry.state is IN_USE:
+        pool.handlers.move(entry.resource)
+        pool.release(entry, is_untouched=True)
+
+
+def call(hub: Any, function: Callable[[], T], timeout: float | None, undo: Callable[[T], Any]) -> T:
+    """Calls a function in a greenlet of another thread's hub and waits for it. May switch.
+
+    Args:
+        hub: the other thread's.
+        function: may switch greenlets there.
+        timeout: seconds that the function takes at most by itself; `None`: any time.
+        undo: called there with the result, if the caller was killed before it had it.
+
+    Raises:
+        GeventPoolError: the other thread's hub did not run in time.
+        BaseException: what the function raised.
+    """
+    seconds = _FOR_EVER if timeout is None else timeout + _GRACE
+    errand = _Errand(function, undo)
+    try:
+        post(hub, errand.start)
+        if not errand.is_ready.wait(seconds):
+            raise GeventPoolError(
+                f"the thread that owns the pool did not run its gevent hub for {seconds:.3g} s: "
+                "something there computes or blocks without yielding"
+            )
+    except BaseException:
+        post(hub, errand.leave)
+        raise
+    if errand.error is not None:
+        raise errand.error
+    return errand.value
+
+
+def _tell(hub: Any, function: Callable[[], object]) -> None:
+    """Has a function called in another thread's hub, where it must not switch. May switch.
+
+    Waits a moment until it was called, so that the caller sees the effect; it will be in any case.
+    """
+    signal = _Signal()
+
+    def do() -> None:
+        try:
+            function()
+        finally:
+            signal.send()
+
+    post(hub, do)
+    signal.wait(_GRACE)
+
+
+def post(hub: Any, function: Callable[..., object], *arguments: Any) -> None:
+    """Has a function called in another thread's hub, where it must not switch. Never switches."""
+    loop = None if hub is None else hub.loop
+    if loop is not None:  # else that thread is at its end
+        loop.run_callback_threadsafe(function, *arguments)
+
+
+class _Signal:
+    """Sent once, from any thread, to the one that made it."""
+
+    def __init__(self) -> None:
+        self._hub = get_hub_if_exists()
+        if self._hub is None:  # a hub, once made, stays with its thread
+            self._lock = _new_lock()
+            self._lock.acquire()
+        else:
+            self._waiter: Waiter[bool] = Waiter()
+
+    def send(self) -> None:
+        """Ends the wait. Never switches."""
+        if self._hub is None:
+            self._lock.release()
+        else:
+            post(self._hub, self._waiter.serve, True)
+
+    def wait(self, seconds: float) -> bool:
+        """Waits. True: the signal has come. Switches greenlets, or blocks a thread without a hub."""
+        if self._hub is None:
+            return bool(self._lock.acquire(timeout=min(seconds, _thread.TIMEOUT_MAX)))
+        return self._waiter.wait(HubClock(), seconds)
+
+
+class _Errand(Generic[T]):
+    """One call. What its methods decide upon belongs to the thread in which they all run."""
+
+    def __init__(self, function: Callable[[], T], undo: Callable[[T], Any]) -> None:
+        self._function = function
+        self._undo = undo
+        self._greenlet: Any = None
+        self._is_done = False
+        self._is_left = False
+        self.is_ready = _Signal()
+        self.value: T
+        self.error: BaseException | None = None
+
+    def start(self) -> None:
+        self._greenlet = gevent.spawn_raw(self._run)
+
+    def leave(self) -> None:
+        """The caller was killed, or waits no more."""
+        self._is_left = True
+        if not self._is_done:
+            self._greenlet.throw(gevent.GreenletExit)
+        elif self.error is None:
+            gevent.spawn_raw(self._undo, self.value)
+
+    def _run(self) -> None:
+        try:
+            self.value = self._function()
+        except BaseException as error:
+            self.error = error
+        self._is_done = True
+        if not self._is_left:
+            self.is_ready.send()
+        elif self.error is None:
+            self._undo(self.value)
+
+
+class _OffHub:
+    """Handlers whose blocking parts run in native threads, because nothing is monkey-patched."""
+
+    def __init__(self, handlers: Handlers[Any]) -> None:
+        self.handlers = handlers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.handlers, name)
+
+    def open(self) -> Any:
+        """In a thread, in the context of the one who wants it."""
+        return _in_thread(contextvars.copy_context().run, self.handlers.open)
+
+    def close(self, resource: Any, cause: str) -> object:
+        """In a thread."""
+        return _in_thread(self.handlers.close, resource, cause)
+
+    def check(self, resource: Any) -> bool:
+        """In a thread."""
+        return bool(_in_thread(self.handlers.check, resource))
+
+    def reset(self, resource: Any) -> bool:
+        """In a thread."""
+        return bool(_in_thread(self.handlers.reset, resource))
+
+
+def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    hub = get_hub_if_exists()
+    if hub is None or hub is not _service:
+        return function(*arguments)  # a thread of the program, which may block
+    return hub.threadpool.apply(function, arguments)
+
+
+def _forget_service() -> None:
+    global _service, _deciding
+    _service, _deciding = None, _new_lock()
+
+
+os.register_at_fork(after_in_child=_forget_service)
+
+
+def _home() -> Any:
+    """The hub that is to own a pool first used here: this thread's, if it can be relied on to run.
+
+    Called with `_deciding` held.
+    """
+    if is_module_patched("socket") or isinstance(getcurrent(), Greenlet):
+        hub = get_hub()
+        if hub.main_hub:
+            return hub
+    return _service_hub()
+
+
+def _service_hub() -> Any:
+    global _service
+    if _service is None:
+        is_ready = _new_lock()
+        is_ready.acquire()
+        found: list[Any] = []
+        _start_thread(_serve, (found, is_ready))
+        is_ready.acquire()
+        _service = found[0]
+    return _service
+
+
+def _serve(found: list[Any], is_ready: Any) -> None:
+    """Runs a hub for as long as the process lives; native threads of this kind keep none alive."""
+    hub = get_hub()
+    keeps_running = hub.loop.async_()
+    keeps_running.start(lambda: None)
+    found.append(hub)
+    is_ready.release()
+    hub.switch()
