@@ -257,7 +257,7 @@ class PooledConnection:
     def _own(self) -> None:
         """It may have been handed from one greenlet to another: who uses it, holds it."""
         entry = self._entry
-        if entry is not None and entry.owner is not None and entry.owner() is not getcurrent():
+        if entry is not None and entry.owner is not None and entry.owner is not getcurrent():
             self._pool.core.holders.own_again(entry)
 
     def __del__(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -107,23 +106,33 @@ class FakeConnection:
         """Counted in `calls`."""
         self._call("rollback")
 
-    def cursor(self) -> Any:
+    def cursor(self) -> FakeCursor:
         """Counted in `calls`."""
         self._call("cursor")
-        return self
+        return FakeCursor(self)
+
+    def close(self) -> None:
+        """Closes; counted in `calls`."""
+        self.calls.append("close")
+        self.is_open = False
+
+
+class FakeCursor:
+    """Whatever is asked, the answer is one row with a 1 in it."""
+
+    def __init__(self, connection: FakeConnection) -> None:
+        self._connection = connection
 
     def execute(self, _statement: str, _parameters: object = ()) -> None:
-        """Counted in `calls`."""
-        self._call("execute")
+        """Counted in the connection's `calls`."""
+        self._connection._call("execute")
 
     def fetchall(self) -> list[tuple[int]]:
         """One row."""
         return [(1,)]
 
     def close(self) -> None:
-        """Closes; counted in `calls`."""
-        self.calls.append("close")
-        self.is_open = False
+        """Does nothing."""
 
 
 class FakeDriver:

@@ -31,8 +31,7 @@ class Entry(Generic[R]):
         sure_until: until then an idle entry may be lent without a second look.
         is_suspect: something happened on its socket: check before it is lent.
         watch: the hub's eye on its socket while it is idle, if it has one.
-        owner: while it is lent: gives the greenlet that holds it, or `None` if it is gone or in
-            another thread. A weak reference: else nobody could collect a greenlet that is lost.
+        owner: while it is lent: the greenlet that holds it, as far as that is known.
         on_owner_end: to be linked to the owner.
         stack: where it was taken, if that is being recorded.
         waited: seconds that its holder stood in line for it.
@@ -67,7 +66,7 @@ class Entry(Generic[R]):
         self.sure_until = 0.0
         self.is_suspect = False
         self.watch: Any = None
-        self.owner: Callable[[], Any] | None = None
+        self.owner: Any = None
         self.on_owner_end: Callable[[Any], object] | None = None
         self.stack: Any = None
         self.waited = 0.0

@@ -6,7 +6,6 @@ import logging
 import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from weakref import ref
 
 from gevent import Greenlet, getcurrent
 
@@ -30,13 +29,11 @@ _LOOK_AFTER = 1.0
 _waits: dict[Any, tuple[ResourcePool[Any], Waiter[Any]]] = {}
 
 
-class _Orphan:
+class _Ended:
     """Stands for an owner that has ended, until the entry comes back or has another owner."""
 
     __slots__ = ()
-
-    def __call__(self) -> None:
-        """Like a dead weak reference."""
+    dead = True
 
 
 class Holders(Generic[R]):
@@ -56,8 +53,7 @@ class Holders(Generic[R]):
 
     def own(self, entry: Entry[R]) -> None:
         """The calling greenlet holds an entry from now on. Never switches."""
-        owner = getcurrent()
-        entry.owner = ref(owner)
+        entry.owner = owner = getcurrent()
         if isinstance(owner, Greenlet):
             owner.rawlink(entry.on_owner_end)
         if self.records_stacks:
@@ -74,9 +70,9 @@ class Holders(Generic[R]):
         held = sorted(self._in_use(), key=lambda entry: entry.taken_at)
         named = []
         for entry in held[:_NAMED]:
-            owner = entry.owner and entry.owner()
+            owner = entry.owner
             where = "a greenlet that is gone, or another thread"
-            if owner is not None:
+            if owner is not None and not owner.dead:
                 where = f"{stacks.name_of(owner)} at {stacks.place_of(owner)}"
             named.append(f"{now - entry.taken_at:.3g} s by {where}")
         return f"Held for longest: {'; '.join(named)}." if named else ""
@@ -97,6 +93,7 @@ class Holders(Generic[R]):
             f"{stacks.format_greenlet(owner)}"
             for pool, entry, owner in ring[:_SHOWN]
         ]
+        self._pool.counters.timeout_reasons["deadlock"] += 1
         more = f"and {len(ring) - _SHOWN} more\n" if len(ring) > _SHOWN else ""
         raise PoolDeadlock(
             f"{self._pool!r} can never serve this caller: every greenlet that holds a connection waits "
@@ -110,17 +107,17 @@ class Holders(Generic[R]):
 
     def _owner_ended(self, entry: Entry[R], greenlet: Any) -> None:
         """Runs in the hub. What was merely dropped is on its way back by itself."""
-        if entry.owner is None or entry.owner() is not greenlet:
+        if entry.owner is not greenlet:
             return
-        orphan = entry.owner = _Orphan()
+        ended = entry.owner = _Ended()
         self.records_stacks = True
         story = _tell(greenlet, entry)
         after = self._pool.limits.reclaim_after
-        look = partial(self._look_after, entry, orphan, story)
+        look = partial(self._look_after, entry, ended, story)
         self._pool.clock.call_later(_LOOK_AFTER if after is None else after, look, ref=False)
 
-    def _look_after(self, entry: Entry[R], orphan: _Orphan, story: str) -> None:
-        if entry.owner is not orphan or entry.state is not IN_USE:
+    def _look_after(self, entry: Entry[R], ended: _Ended, story: str) -> None:
+        if entry.owner is not ended or entry.state is not IN_USE:
             return  # it came back, or another greenlet has used it since
         pool = self._pool
         pool.counters.owners_ended += 1
@@ -140,7 +137,7 @@ class Holders(Generic[R]):
 
 def disown(entry: Entry[Any]) -> None:
     """Nobody holds an entry any more. Never switches."""
-    owner = entry.owner and entry.owner()
+    owner = entry.owner
     entry.owner = entry.stack = None
     if isinstance(owner, Greenlet):
         owner.unlink(entry.on_owner_end)
@@ -166,7 +163,7 @@ def _find_ring(
         if ledger.idle or ledger.opening or ledger.closing or ledger.size < ledger.max_size:
             return None
         for entry in one.entries:
-            owner = entry.owner and entry.owner()
+            owner = entry.owner
             waited_for, waiter = _waits.get(owner, (None, None))
             if waited_for is None or waiter is None or waiter.is_settled:
                 return None

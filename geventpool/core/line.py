@@ -172,9 +172,12 @@ class Line(Generic[R]):
         pool = self._pool
         now = pool.clock.now()
         why = self._why(now, waiter.parked_at, waiter.blocked_before)
+        entry = waiter.value
+        if entry is not None:
+            entry.waited = now - waiter.parked_at
+            if why == "saturated" and entry.opened_at >= waiter.parked_at:
+                why = "connecting"  # for it
         pool.counters.waited(now - waiter.parked_at, why)
-        if waiter.value is not None:
-            waiter.value.waited = now - waiter.parked_at
         if not pool.ledger.waiting and self._tick is not None:
             self._tick.stop()
             self._tick = None

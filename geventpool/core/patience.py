@@ -45,6 +45,11 @@ class Patience:
         """An entry came back after so many seconds, while others waited."""
         self._held += _WEIGHT * (seconds - self._held) if self._held else seconds
 
+    def cut_short(self, seconds: float) -> None:
+        """A holder was killed after so many seconds: it would have needed longer, say twice as long."""
+        if 2.0 * seconds > self._held:
+            self.held(2.0 * seconds)
+
     def doomed(self, now: float) -> tuple[float, float]:
         """Between which ages a caller is about to be killed before it could finish.
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
-from weakref import ref
 
 import gevent
 from gevent import Greenlet, getcurrent
@@ -86,7 +85,7 @@ class ResourcePool(Generic[R]):
         )
         self.counters = Counters()
         self.is_closed = False
-        self._is_oversize = False  # the cap was lowered below what is in use
+        self.is_oversize = False  # the cap was lowered below what is in use
         self.entries: set[Entry[R]] = set()  # open ones, in whatever state
         self.draining = Drain(self.ledger, self.clock)
         self.line: Line[R] = Line(self)
@@ -128,8 +127,7 @@ class ResourcePool(Generic[R]):
         if entry is None or now >= entry.sure_until:
             entry = self._acquire_slowly(entry, now, timeout)
         self.counters.checkouts += 1
-        owner = getcurrent()  # as in `Holders.own`
-        entry.owner = ref(owner)
+        entry.owner = owner = getcurrent()  # as in `Holders.own`
         if isinstance(owner, Greenlet):
             owner.rawlink(entry.on_owner_end)
         if self.holders.records_stacks:
@@ -163,15 +161,17 @@ class ResourcePool(Generic[R]):
         if needs_reset and not self.reset(entry):
             return
         now, ledger = self.clock.now(), self.ledger
-        if now >= entry.expires_at or self._is_oversize or self.is_closed:
+        if (
+            now >= entry.expires_at or self.is_oversize or self.is_closed
+        ) and not self.renewal.keeps(entry, now):
             self.discard(entry, "closed" if self.is_closed else "expired")
-            self._is_oversize = ledger.size - ledger.closing > ledger.max_size
+            self.is_oversize = ledger.size - ledger.closing > ledger.max_size
             return
         owner = entry.owner  # as in `disown`
         if owner is not None:
-            holder, entry.owner, entry.stack = owner(), None, None
-            if isinstance(holder, Greenlet):
-                holder.unlink(entry.on_owner_end)
+            entry.owner = entry.stack = None
+            if isinstance(owner, Greenlet):
+                owner.unlink(entry.on_owner_end)
         held = now - entry.taken_at
         self.counters.hold_seconds += held
         if ledger.waiting:
@@ -239,7 +239,7 @@ class ResourcePool(Generic[R]):
         ledger.lifo, ledger.max_size = limits.lifo, limits.max_size
         while ledger.idle and ledger.size - ledger.closing > ledger.max_size:
             self.discard(ledger.idle[0], "resized")
-        self._is_oversize = ledger.size - ledger.closing > ledger.max_size
+        self.is_oversize = ledger.size - ledger.closing > ledger.max_size
         self.opener.open_wanted(self.clock.now())
         self.cleaner.arm()
 
@@ -337,6 +337,7 @@ class ResourcePool(Generic[R]):
             disown(entry)
             if cause == "abandoned":
                 self.line.patience.ended(now - entry.taken_at + entry.waited, now)
+                self.line.patience.cut_short(now - entry.taken_at)
             self.counters.hold_seconds += now - entry.taken_at
             self.policy.fell(now, self.ledger.in_use)
             self.draining.notify()

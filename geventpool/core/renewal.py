@@ -24,12 +24,17 @@ _LATEST = 0.90
 
 
 class Renewal(Generic[R]):
-    """The ages of one pool's entries."""
+    """The ages of one pool's entries.
+
+    Attributes:
+        ageing: entries for which replacements are wanted.
+    """
 
     def __init__(self, pool: ResourcePool[R]) -> None:
         self._pool = pool
         self._timers: dict[Entry[R], Timer] = {}
-        self.ageing: list[Entry[R]] = []  # for these, replacements are wanted
+        self._due_when_returned: set[Entry[R]] = set()
+        self.ageing: list[Entry[R]] = []
 
     def add(self, entry: Entry[R]) -> None:
         """A new entry: sets the timer of its age, and closes the one that it replaces."""
@@ -42,34 +47,55 @@ class Renewal(Generic[R]):
         if self.ageing:
             self._retire(self.ageing.pop(0))
 
+    def keeps(self, entry: Entry[R], now: float) -> bool:
+        """A lent entry has come back too old: may it stay until its replacement is there?"""
+        if entry not in self._due_when_returned:
+            return False
+        self._due_when_returned.discard(entry)
+        entry.expires_at = entry.opened_at + self._pool.limits.lifetime
+        pool = self._pool
+        if now >= entry.expires_at or pool.is_oversize or pool.is_closed:
+            return False
+        return self._replace(entry, now)
+
     def forget(self, entry: Entry[R]) -> None:
         """An entry is closed, for whatever reason."""
         timer = self._timers.pop(entry, None)
         if timer is not None:
             timer.stop()
-        elif entry in self.ageing:
+            return
+        self._due_when_returned.discard(entry)
+        if entry in self.ageing:
             self.ageing.remove(entry)
 
     def stop(self) -> None:
         """The process has forked: the entries are the parent's."""
         for timer in self._timers.values():
             timer.stop()
-        self._timers.clear()
-        self.ageing.clear()
 
     def _age(self, entry: Entry[R]) -> None:
-        pool = self._pool
         del self._timers[entry]
+        pool = self._pool
         ledger = pool.ledger
         now = pool.clock.now()
+        if (
+            entry.state is IN_USE
+        ):  # not now: what was opened now would be surplus until it comes back
+            self._due_when_returned.add(entry)
+            entry.expires_at = -math.inf
+            return
         kept = max(pool.min_idle, pool.policy.demand(now).level)
-        if entry.state is IDLE and len(ledger.idle) + ledger.in_use > kept:
-            self._retire(entry)  # nobody would miss it
-        elif ledger.size < ledger.max_size:
-            self.ageing.append(entry)
-            pool.opener.open_wanted(now)
-        else:
-            self._retire(entry)  # no room for both
+        if len(ledger.idle) + ledger.in_use > kept or not self._replace(entry, now):
+            self._retire(entry)
+
+    def _replace(self, entry: Entry[R], now: float) -> bool:
+        """Has another one opened, if there is room for both."""
+        ledger = self._pool.ledger
+        if ledger.size >= ledger.max_size:
+            return False
+        self.ageing.append(entry)
+        self._pool.opener.open_wanted(now)
+        return True
 
     def _retire(self, entry: Entry[R]) -> None:
         if entry.state is IDLE:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import gevent
 from gevent import Greenlet, get_hub, getcurrent
 from gevent._hub_local import get_hub_if_exists
+from gevent.hub import MAIN_THREAD_IDENT
 from gevent.monkey import get_original, is_module_patched
 
 from ..errors import GeventPoolError
@@ -33,7 +34,12 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Callable[..., Any])
 
 _start_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
+_get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
+
+# gevent imports these when they are first asked for. Under monkey-patching two threads that make their
+# first hubs at once would deadlock on the import locks.
+_LOADED = gevent.config.loop, gevent.config.threadpool
 
 _FOR_EVER = 1e8
 _GRACE = 1.0
@@ -258,11 +264,8 @@ def _home() -> Any:
 
     Called with `_deciding` held.
     """
-    if is_module_patched("socket") or isinstance(getcurrent(), Greenlet):
-        hub = get_hub()
-        if hub.main_hub:
-            return hub
-    return _service_hub()
+    uses_gevent = is_module_patched("socket") or isinstance(getcurrent(), Greenlet)
+    return get_hub() if uses_gevent and _get_ident() == MAIN_THREAD_IDENT else _service_hub()
 
 
 def _service_hub() -> Any:

@@ -71,7 +71,7 @@ class Fairy(_ConnectionFairy):
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         entry = cast(Any, self._connection_record).entry if self._connection_record else None
-        if entry is not None and entry.owner is not None and entry.owner() is not getcurrent():
+        if entry is not None and entry.owner is not None and entry.owner is not getcurrent():
             # It was handed from one greenlet to another: who uses it, holds it.
             cast("GeventPool", self._pool).core.holders.own_again(entry)
         assert self.dbapi_connection is not None

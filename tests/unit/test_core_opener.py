@@ -1,0 +1,192 @@
+"""Servers that are down, full or slow, and connections that grow old."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import gevent
+import pytest
+
+from geventpool import ConnectionPool, PoolTimeout
+from geventpool.testing import FakeClock, FakeDriver, settle
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def driver(clock: FakeClock) -> FakeDriver:
+    return FakeDriver(clock)
+
+
+def fail(pool: ConnectionPool, error: type[Exception], times: int) -> None:
+    for _ in range(times):
+        with pytest.raises(error):
+            pool.connection()
+
+
+def test_a_server_that_is_down_is_not_asked_by_each_caller(driver, clock) -> None:
+    driver.is_down = True
+    pool = ConnectionPool(driver.connect, clock=clock)
+    fail(pool, driver.Error, 100)
+    assert driver.attempts == 3, "in one instant: three failures are proof"
+    for _ in range(100):
+        clock.advance(0.1)
+        fail(pool, driver.Error, 10)
+    assert 10 <= driver.attempts - 3 <= 40, "in ten seconds, with pauses of up to one"
+    driver.is_down = False
+    clock.advance(1)
+    pool.connection().close()
+
+
+def test_a_hanging_attempt_holds_up_nobody_who_comes_later(driver, clock) -> None:
+    driver.is_down = True
+    pool = ConnectionPool(driver.connect, clock=clock, connect_timeout=5, timeout=30)
+    fail(pool, driver.Error, 3)
+    clock.advance(1)
+    driver.connect_time = 1000
+    first = gevent.spawn(pool.connection)
+    clock.advance(2)
+    assert not first.dead
+    fail(pool, driver.Error, 1)
+    clock.advance(4)
+    assert first.dead
+
+
+def full(driver: FakeDriver, clock: FakeClock, most: int, **settings: Any) -> ConnectionPool:
+    """A pool at a server that has room for so many."""
+
+    def connect() -> Any:
+        if len(driver.open_connections) >= most:
+            driver.attempts += 1
+            raise driver.Error("too many connections")
+        return driver.connect()
+
+    pool = ConnectionPool(connect, clock=clock, **settings)
+    pool.core.handlers.is_full = lambda error: "too many" in str(error)  # type: ignore[method-assign]
+    return pool
+
+
+def test_while_the_server_is_full_callers_wait_for_a_return(driver, clock) -> None:
+    pool = full(driver, clock, most=2, max_size=10)
+
+    def client() -> None:
+        with pool.connection():
+            clock.sleep(0.5)
+
+    clients = [gevent.spawn(client) for _ in range(10)]
+    clock.advance(10)
+    assert all(one.successful() for one in clients)
+    assert len(driver.connections) == 2
+    assert driver.attempts < 30
+
+
+def test_with_nothing_of_our_own_they_wait_for_room_until_their_deadline(driver, clock) -> None:
+    others = [driver.connect(), driver.connect()]
+    pool = full(driver, clock, most=2, max_size=10, timeout=3)
+    late = gevent.spawn(pool.connection)
+    clock.advance(4)
+    with pytest.raises(PoolTimeout, match="too many connections"):
+        late.get()
+    served = gevent.spawn(pool.connection)
+    clock.advance(1)
+    assert not served.dead
+    others[0].close()
+    clock.advance(1.1)
+    assert served.successful()
+
+
+def test_an_open_ahead_that_fails_is_logged_ever_more_seldom(driver, clock, caplog) -> None:
+    driver.is_down = True
+    pool = ConnectionPool(driver.connect, clock=clock)
+    pool.warm_up()
+    clock.advance(60)
+    assert 60 < driver.attempts < 130
+    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 7
+
+
+def ages_of(pool: ConnectionPool, clock: FakeClock, seconds: int) -> list[tuple[int, int]]:
+    """Size and closed, each second."""
+    seen = []
+    for _ in range(seconds):
+        clock.advance(1)
+        seen.append((pool.stats().size, pool.stats().closed.get("expired", 0)))
+    return seen
+
+
+def test_an_old_connection_is_replaced_before_it_is_closed(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, recycle=100, sizing="fixed")
+    driver.connect_time = 0.5
+    first = gevent.spawn(pool.connection)
+    clock.advance(1)
+    first.get().close()
+    clock.advance(74)
+    assert driver.attempts == 1
+    attempts_before_close = []
+    close = driver.connections[0].close
+    driver.connections[0].close = lambda: (attempts_before_close.append(driver.attempts), close())
+    clock.advance(17)
+    assert attempts_before_close == [2], "the new one was there already"
+    assert len(driver.open_connections) == 1
+    assert pool.stats().idle == 1
+
+
+def test_connections_opened_together_are_not_replaced_together(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, recycle=1000, max_size=50, min_idle=20)
+    pool.warm_up()
+    settle()
+    assert pool.stats().idle == 20
+    sizes = ages_of(pool, clock, 920)
+    expired = [count for _, count in sizes]
+    first = next(second for second, count in enumerate(expired) if count)
+    last = next(second for second, count in enumerate(expired) if count == 20)
+    assert 740 <= first < last <= 910
+    assert last - first > 60
+    assert {size for size, _ in sizes} == {20}, "never fewer, and more only within a moment"
+
+
+def test_an_old_connection_that_is_lent_is_replaced_when_it_comes_back(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, recycle=100, reclaim_after=None)
+    lent = pool.connection()
+    clock.advance(95)
+    assert (driver.attempts, lent.connection.is_open) == (1, True)
+    lent.close()
+    settle()
+    assert driver.attempts == 2
+    assert not lent.connection.is_open
+    assert pool.stats().idle == 1
+
+
+def test_without_room_for_both_the_old_one_goes_first(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, recycle=100, max_size=1)
+    pool.connection().close()
+    clock.advance(95)
+    assert pool.stats().size == 0
+    with pool.connection() as connection:
+        assert connection is driver.connections[1]
+
+
+def test_a_surplus_connection_is_not_replaced_when_it_is_old(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, recycle=1, sizing="fixed")
+    both = [pool.connection(), pool.connection()]
+    for connection in both:
+        connection.close()
+    clock.advance(0.95)
+    assert len(driver.open_connections) == 1
+    assert driver.attempts <= 3
+
+
+def test_a_server_that_is_down_costs_no_old_connection(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, recycle=100)
+    pool.connection().close()
+    driver.is_down = True
+    clock.advance(95)
+    assert driver.connections[0].is_open
+    pool.connection().close()
+    driver.is_down = False
+    clock.advance(2)
+    assert not driver.connections[0].is_open
+    assert pool.stats().idle == 1
