@@ -107,7 +107,8 @@ class PoolConfig:
             seconds; 0: not cancelled, free at once.
         reclaim_after: a connection whose greenlet has ended without giving it back, and that no other
             greenlet uses, is reported and closed after so many seconds; `None`: only reported.
-        max_waiting: longest line; who would be beyond gets `PoolOverloaded` at once. `None`: no limit.
+        max_waiting: longest line, not counting those for whom there is room to open; who would be
+            beyond gets `PoolOverloaded` at once. `None`: no limit.
         shed_after: when the line has not been empty for so many seconds, the newest caller is served
             first and who has waited for longer gets `PoolOverloaded`. `None`: never.
 

@@ -150,8 +150,10 @@ class Line(Generic[R]):
 
     def _park(self, now: float) -> Waiter[Entry[R]]:
         pool = self._pool
-        waiting, most = pool.ledger.waiting, pool.limits.max_waiting
-        if most is not None and len(waiting) >= most:
+        ledger, most = pool.ledger, pool.limits.max_waiting
+        waiting = ledger.waiting
+        to_come = ledger.opening + ledger.max_size - ledger.size  # for so many there is room
+        if most is not None and len(waiting) - max(0, to_come) >= most:
             pool.counters.timeout_reasons["overloaded"] += 1
             raise PoolOverloaded(
                 f"{len(waiting)} callers are in line before this one at {pool!r}: raise max_waiting or "

@@ -13,7 +13,7 @@ import sqlalchemy
 from sqlalchemy import Engine, engine_from_config, event, exc, text
 from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
-from geventpool import ConfigError
+from geventpool import ConfigError, PoolDeadlock, PoolOverloaded, PoolTimeout
 from geventpool.sqlalchemy import GeventPool, GeventPoolPlugin, wrap
 from geventpool.testing import FakeDriver, settle
 
@@ -250,3 +250,60 @@ def test_an_error_of_connect_is_sqlalchemys_own(tmp_path: Any) -> None:
     with pytest.raises(exc.OperationalError, match="unable to open database file"):
         engine.connect()
     assert engine.pool.stats().size == 0
+
+
+def test_what_the_pool_refuses_is_a_timeout_error_of_sqlalchemys_too(url: str) -> None:
+    engine = create_engine(url, poolclass=GeventPool, max_size=1, max_waiting=0, pool_timeout=0.05)
+    with engine.connect(), pytest.raises(PoolOverloaded) as overloaded:
+        engine.connect()
+    engine.pool.configure(max_waiting=None)
+    with engine.connect(), pytest.raises(PoolDeadlock) as deadlock:
+        engine.connect()
+    held = gevent.spawn(engine.connect)
+    settle()
+    with pytest.raises(PoolTimeout) as late:
+        engine.connect()
+    held.get().close()
+    for caught, why in ((overloaded, "overloaded"), (deadlock, "deadlock"), (late, "saturated")):
+        assert isinstance(caught.value, exc.TimeoutError)
+        assert caught.value.why == why
+
+
+def test_an_engine_takes_back_what_an_ended_greenlet_held(url: str, caplog: Any) -> None:
+    engine = create_engine(url, poolclass=GeventPool, max_size=1, reclaim_after=0.01)
+    kept: list[Any] = []
+    gevent.spawn(lambda: kept.append(engine.connect())).join()
+    with engine.connect() as other:
+        assert "a greenlet has ended while it held" in caplog.text
+        with pytest.raises(exc.SQLAlchemyError):
+            kept[0].execute(text("select 1"))
+        kept[0].close()  # gives nothing back: it has nothing any more
+        assert other.execute(text("select 1")).scalar_one() == 1
+        assert engine.pool.stats().in_use == 1
+    engine.pool.core.ledger.check()
+
+
+def test_a_session_that_is_handed_on_is_owned_by_who_uses_it(url: str, caplog: Any) -> None:
+    engine = create_engine(url, poolclass=GeventPool, reclaim_after=0.03)
+    kept: list[Any] = []
+    gevent.spawn(lambda: kept.append(engine.connect())).join()
+
+    def stream() -> None:
+        for _ in range(10):
+            kept[0].execute(text("select 1"))
+            gevent.sleep(0.01)
+        kept[0].close()
+
+    gevent.spawn(stream).get()
+    assert not caplog.records
+    assert engine.pool.stats().owners_ended == 0
+
+
+def test_the_url_takes_the_settings_for_hard_times(url: str) -> None:
+    options = "connect_timeout=3 cancel_deadline=0 reclaim_after=none max_waiting=9 shed_after=0.2"
+    query = "&".join(f"geventpool_{option}" for option in options.split())
+    config = create_engine(f"{url}?plugin=geventpool&{query}").pool.config
+    assert (config.connect_timeout, config.cancel_deadline, config.reclaim_after) == (3, 0, None)
+    assert (config.max_waiting, config.shed_after) == (9, 0.2)
+    new = create_engine(f"{url}?plugin=geventpool&{query}").pool.recreate()
+    assert new.config == config
