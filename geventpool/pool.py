@@ -200,7 +200,7 @@ def _limits(config: PoolConfig) -> Limits:
         min_idle=config.min_idle,
         lifetime=config.lifetime,
         lifo=config.use_lifo,
-        checks_unwatched=config.pre_ping,
+        looks_first=config.pre_ping,
         connect_timeout=config.connect_timeout,
         max_waiting=config.max_waiting,
         shed_after=config.shed_after,

@@ -57,7 +57,7 @@ class Limits:
     min_idle: int = 1
     lifetime: float = math.inf
     lifo: bool = True
-    checks_unwatched: bool = False
+    looks_first: bool = False
     connect_timeout: float = 10.0
     max_waiting: int | None = None
     shed_after: float | None = None

@@ -446,7 +446,7 @@ class ResourcePool(Generic[R]):
         except Exception:  # a driver's surprise must not cost the place: ask before it is lent
             log.exception("%r: cannot watch %r", self, entry.resource)
             entry.watch, entry.is_suspect = None, True
-        if entry.is_suspect or (entry.watch is None and self.limits.checks_unwatched):
+        if entry.is_suspect or self.limits.looks_first:
             entry.sure_until = -math.inf
 
     def _closed(self, entry: Entry[R]) -> None:
