@@ -30,8 +30,10 @@ bench: $(READY)  ## what is claimed of speed, each beside its peer in one run
 	-@$(PY) -m tools.system_packages mariadb postgresql
 	@for file in benchmarks/[a-z]*.py; do name=$$(basename $$file .py); echo "== $$name"; $(PY) -m benchmarks.$$name || exit 1; done
 
-stress: $(READY)  ## the kill sweep, and the property tests at length (some minutes)
-	GEVENTPOOL_EXAMPLES=2000 $(PY) -m pytest -q tests/stress tests/property/test_pool.py tests/property/test_ledger.py
+stress: $(READY)  ## kill sweep, property tests and all scenarios at length, beside the other pools (tests/stress/RESULTS.md)
+	-@$(PY) -m tools.system_packages mariadb postgresql
+	GEVENTPOOL_STRESS=1 GEVENTPOOL_EXAMPLES=2000 $(PY) -m pytest -q tests/stress tests/property/test_pool.py tests/property/test_ledger.py
+	$(PY) -m tests.stress.scenarios
 
 loadtest:  ## not there yet
 	@echo "There are no load tests yet: 'make demo' drives a changing load, 'make bench' measures." >&2; exit 2
