@@ -6,6 +6,7 @@ party answers for an entry, and a kill that arrives there leaves the books right
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -347,11 +348,24 @@ class ResourcePool(Generic[R]):
 
         The place is not free before the other side has let go, or could not be seen to.
         """
-        handlers, ghost = self.handlers, None
+        ghost = None
+        try:
+            with contextlib.suppress(Exception):  # a driver's surprise must not keep it from being closed
+                ghost = self.handlers.ghost(entry.resource)
+            self._close_in_time(entry)
+        finally:
+            try:
+                if ghost is not None:
+                    is_gone = self.handlers.lay(ghost)
+                    self.counters.cancelled += is_gone
+                    self.counters.cancel_failures += not is_gone
+            finally:
+                self._closed(entry)
+
+    def _close_in_time(self, entry: Entry[R]) -> None:
         limit = gevent.Timeout.start_new(_LONGEST_CLOSE)
         try:
-            ghost = handlers.ghost(entry.resource)
-            handlers.close(entry.resource, entry.cause)
+            self.handlers.close(entry.resource, entry.cause)
         except Exception:
             log.exception("%r: error while closing %r", self, entry.resource)
         except gevent.Timeout as error:
@@ -360,13 +374,6 @@ class ResourcePool(Generic[R]):
             log.warning("%r: gave up closing %r, which hangs", self, entry.resource)
         finally:
             limit.close()
-            try:
-                if ghost is not None:
-                    is_gone = handlers.lay(ghost)
-                    self.counters.cancelled += is_gone
-                    self.counters.cancel_failures += not is_gone
-            finally:
-                self._closed(entry)
 
     def in_background(self, errand: Callable[[Entry[R]], object], entry: Entry[R]) -> None:
         """Does what may switch where the caller must not. The greenlet is a raw one, because a

@@ -6,7 +6,7 @@ these files imports no DBAPI.
 
 from __future__ import annotations
 
-from .base import Driver, Idle, State
+from .base import Driver, Ghost, Idle, State
 from .mysqldb import MySQLdb
 from .pg8000 import Pg8000
 from .psycopg import Psycopg
@@ -14,7 +14,7 @@ from .psycopg2 import Psycopg2
 from .pymysql import PyMySQL
 from .sqlite3 import Sqlite3
 
-__all__ = ["Driver", "Idle", "State", "driver_for", "is_full", "tune"]
+__all__ = ["Driver", "Ghost", "Idle", "State", "driver_for", "is_full", "tune"]
 
 _UNKNOWN = Driver()
 _BY_MODULE: dict[str, Driver] = {
@@ -34,7 +34,11 @@ def driver_for(connection: object) -> Driver:
 
 
 def is_full(error: BaseException) -> bool:
-    """Has a connect failed because the server has no room for one more connection?"""
+    """Has a connect failed because the server has no room for one more connection? Never switches.
+
+    Args:
+        error: the DBAPI's own.
+    """
     return driver_for(error).is_full(error)
 
 

@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import os
+import select
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
+
+import gevent
+from gevent.monkey import get_original
+from gevent.socket import SHUT_WR, wait_read
+
+_HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | select.POLLNVAL
+# gevent's own `poll` would switch, and its own socket belongs to one hub.
+_new_poll: Callable[[], select.poll] = get_original("select", "poll")
+_Socket: Any = get_original("socket", "socket")
+
+# MySQL and MariaDB: too many connections, of all, of this user.
+_TOO_MANY = (1040, 1203)
+_USER_LIMIT = 1226  # also of queries per hour, for which no returned connection helps
+# PostgreSQL; its errors of a connect reach psycopg and psycopg2 as text only.
+_TOO_MANY_CONNECTIONS = "53300"
+_TOO_MANY_TEXTS = (
+    "too many clients already",
+    "remaining connection slots are reserved",
+    "too many connections for role",
+    "too many connections for database",
+    "no more connections allowed",  # PgBouncer
+)
 
 
 class State(enum.Enum):
@@ -32,19 +58,103 @@ class Idle(enum.Enum):
 
 
 class Ghost:
-    """What a connection that was left in mid-query may still have at work on the server."""
+    """What a connection that was left in mid-query may still have at work on the server.
+
+    It outlives the driver's connection: it has a descriptor of its own for the same socket.
+
+    Args:
+        fileno: the connection's socket.
+        server_id: the server's number of the connection, for messages.
+        cancel: asks the server to stop; is given what opens another connection.
+
+    Attributes:
+        server_id: as above.
+    """
+
+    __slots__ = ("__weakref__", "_cancel", "_fd", "server_id")
+
+    def __init__(
+        self, fileno: int, server_id: int | None, cancel: Callable[[Callable[[], Any]], object]
+    ) -> None:
+        self._fd = -1
+        self._cancel = cancel
+        self.server_id = server_id
+        with contextlib.suppress(OSError):
+            # Without one more descriptor it can cancel, but not see it done.
+            self._fd = os.dup(fileno)
+
+    def __repr__(self) -> str:
+        return f"<Ghost of server connection {self.server_id}>"
+
+    def __del__(self) -> None:
+        self.close()
+
+    @property
+    def is_over(self) -> bool:
+        """The server has let go. Never switches."""
+        return self._fd >= 0 and has_hung_up(self._fd)
 
     def cancel(self, connect: Callable[[], Any]) -> None:
-        """Asks the server to stop. May switch greenlets."""
-        raise NotImplementedError
+        """Asks the server to stop, unless it has let go already. May switch greenlets.
+
+        Args:
+            connect: opens a fresh connection of the same kind. It is closed here, if it is needed.
+
+        Raises:
+            Exception: what stood against it: the user's rights, the network.
+        """
+        if not self.is_over:
+            self._cancel(connect)
 
     def wait(self, seconds: float) -> bool:
-        """Waits until the server has let go. Switches greenlets."""
-        raise NotImplementedError
+        """Hangs up and waits until the server has, too. May switch greenlets.
+
+        To be called when the driver's connection is closed.
+
+        Args:
+            seconds: no longer than that.
+
+        Returns:
+            False: the server still works, or it could not be seen to stop.
+        """
+        if self._fd < 0:
+            return False
+        self._hang_up()
+        deadline = time.monotonic() + seconds
+        while not self._has_ended():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            try:
+                wait_read(self._fd, timeout=left)
+            except TimeoutError:
+                return False
+        return True
 
     def close(self) -> None:
-        """Lets go of it here."""
-        raise NotImplementedError
+        """Closes the descriptor. Idempotent. Never switches."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _hang_up(self) -> None:
+        sock = _Socket(fileno=self._fd)
+        try:
+            sock.setblocking(False)
+            sock.shutdown(SHUT_WR)
+        except OSError:
+            pass  # the server was first
+        finally:
+            sock.detach()
+
+    def _has_ended(self) -> bool:
+        # It may have to be rid of its answer before it looks at anything else.
+        try:
+            return not os.read(self._fd, 65536)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
 
 class Driver:
@@ -93,15 +203,22 @@ class Driver:
         return True
 
     def ghost(self, connection: Any) -> Ghost | None:
-        """What the server may still do for a connection left in mid-query, before it is closed."""
+        """What the server may still do for a connection that is about to be closed. Never switches.
+
+        Returns:
+            None: nothing, as far as can be told. Otherwise to be closed by the caller.
+        """
         return None
 
     def is_full(self, error: BaseException) -> bool:
-        """Has a connect failed because the server has no room for one more?"""
+        """Has a connect failed because the server has no room for one more connection?"""
         return False
 
     def move(self, connection: Any) -> None:
-        """Makes a connection usable by the hub of the calling thread."""
+        """Makes a connection that another native thread has used usable by the hub of this one.
+
+        Nobody uses it meanwhile. Never switches.
+        """
 
     def blocks_hub(self, connection: Any) -> str | None:
         """If this connection blocks the hub of a monkey-patched program: the cure, in a sentence."""
@@ -122,6 +239,43 @@ def python_fileno(sock: Any) -> int | None:
     return number if number >= 0 else None
 
 
+def has_hung_up(fileno: int) -> bool:
+    """Has the peer closed its side, whatever it has said before? Never switches."""
+    poll = _new_poll()
+    poll.register(fileno, getattr(select, "POLLRDHUP", 0))
+    ready = poll.poll(0)
+    return bool(ready) and bool(ready[0][1] & _HANGUP)
+
+
+def ghost_of(
+    fileno: int | None, server_id: int | None, cancel: Callable[[Callable[[], Any]], object]
+) -> Ghost | None:
+    """A ghost, unless the server has let go already. The arguments are `Ghost`'s."""
+    if fileno is None or fileno < 0 or has_hung_up(fileno):
+        return None
+    return Ghost(fileno, server_id, cancel)
+
+
+def move_socket(sock: Any) -> None:
+    """Rebinds one of gevent's sockets, plain or TLS, to the calling thread's hub. Never switches.
+
+    Whatever else it is, or if it is not built as expected, it is left alone.
+    """
+    hub = gevent.get_hub()
+    try:
+        if sock.hub is hub or sock._read_event is None or sock._write_event is None:
+            return
+        fileno = sock.fileno()
+        if fileno < 0:
+            return
+        # The old ones, which nobody waits for, go with their last reference: they are another thread's.
+        events = hub.loop.io(fileno, 1), hub.loop.io(fileno, 2)
+    except AttributeError:
+        return
+    sock.hub = hub
+    sock._read_event, sock._write_event = events
+
+
 def is_tls(sock: Any) -> bool:
     """Is it a Python socket that speaks TLS (whose alerts and tickets look like any data)?"""
     return hasattr(sock, "do_handshake")
@@ -132,3 +286,22 @@ def postgresql_unsolicited(peeked: bytes, is_encrypted: bool) -> Idle:
     and notifications come at any time (PostgreSQL: Frontend/Backend Protocol, Asynchronous Operations).
     """
     return Idle.DEAD if peeked[:1] == b"E" and not is_encrypted else Idle.SUSPECT
+
+
+def is_mysql_full(error: BaseException) -> bool:
+    """Does MySQL or MariaDB refuse a connection because there are too many?"""
+    code = error.args[0] if error.args else None
+    return code in _TOO_MANY or (code == _USER_LIMIT and "max_user_connections" in str(error))
+
+
+def is_postgresql_full(error: BaseException, sqlstate: object) -> bool:
+    """Does PostgreSQL refuse a connection because there are too many?
+
+    Args:
+        error: what the connect raised.
+        sqlstate: its code, where the driver tells it.
+    """
+    if sqlstate is not None:
+        return sqlstate == _TOO_MANY_CONNECTIONS
+    text = str(error)
+    return any(words in text for words in _TOO_MANY_TEXTS)

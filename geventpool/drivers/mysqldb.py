@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .base import Driver, Idle, State, is_patched
+from .base import Driver, Idle, State, is_mysql_full, is_patched
 
 
 class MySQLdb(Driver):
@@ -33,6 +33,9 @@ class MySQLdb(Driver):
         except Exception:
             return False
         return True
+
+    def is_full(self, error: BaseException) -> bool:
+        return is_mysql_full(error)
 
     def blocks_hub(self, connection: Any) -> str | None:
         if not is_patched():

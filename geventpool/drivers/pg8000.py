@@ -12,6 +12,7 @@ only when a server has TLS.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import ssl
@@ -20,12 +21,27 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .base import Driver, Idle, State, is_tls, postgresql_unsolicited, python_fileno
+from gevent import socket
+
+from .base import (
+    Driver,
+    Ghost,
+    Idle,
+    State,
+    ghost_of,
+    is_postgresql_full,
+    is_tls,
+    move_socket,
+    postgresql_unsolicited,
+    python_fileno,
+)
 
 _STATES = {b"I": State.CLEAN, b"T": State.IN_TRANSACTION, b"E": State.IN_TRANSACTION}
 
 # The protocol's SSLRequest: its length, and the code that stands for it.
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+# Its CancelRequest: length, code, and what BackendKeyData told: the process and a secret.
+_CANCEL_REQUEST = struct.pack("!ii", 16, 80877102)
 _SOCKET_ARGUMENTS = [
     "unix_sock",
     "orig_sock",
@@ -79,6 +95,37 @@ class Pg8000(Driver):
         except Exception:
             return False
         return True
+
+    def ghost(self, connection: Any) -> Ghost | None:
+        sock, key = connection._usock, connection._backend_key_data
+        if sock is None or not getattr(connection, "_owes_a_read", False):
+            return None
+        try:
+            family, address = sock.family, sock.getpeername()
+        except OSError:
+            return None  # the server has let go
+        server_id = struct.unpack_from("!i", key)[0] if key and len(key) == 8 else None
+        return ghost_of(
+            python_fileno(sock), server_id, functools.partial(_cancel, family, address, key)
+        )
+
+    def is_full(self, error: BaseException) -> bool:
+        fields = error.args[0] if error.args else None
+        return is_postgresql_full(error, fields.get("C") if isinstance(fields, dict) else None)
+
+    def move(self, connection: Any) -> None:
+        move_socket(connection._usock)
+
+
+def _cancel(family: int, address: Any, key: bytes | None, _connect: object) -> None:
+    """Has the server stop what the connection with this key does. Switches greenlets."""
+    if key is None or len(key) != 8:
+        raise RuntimeError("the server has given the connection no key to cancel its queries with")
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.connect(address)
+        sock.sendall(_CANCEL_REQUEST + key)
+        with contextlib.suppress(ConnectionResetError):
+            sock.recv(1)  # nothing comes: the server hangs up when it has passed the request on
 
 
 def _accountant(kind: Any) -> type:

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from .base import Driver, Idle, State, is_patched, postgresql_unsolicited
+from .base import (
+    Driver,
+    Ghost,
+    Idle,
+    State,
+    ghost_of,
+    is_patched,
+    is_postgresql_full,
+    postgresql_unsolicited,
+)
+from .libpq import CancelRequest, send_in_thread
 
 # libpq's PGTransactionStatusType
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = 0, 1, 2, 3
@@ -49,6 +60,16 @@ class Psycopg(Driver):
             return False
         return True
 
+    def ghost(self, connection: Any) -> Ghost | None:
+        if connection.closed or connection.pgconn.transaction_status != _ACTIVE:
+            return None
+        pgconn = connection.pgconn
+        send = _cancel_request(pgconn)
+        return ghost_of(pgconn.socket, pgconn.backend_pid, lambda _: send_in_thread(send))
+
+    def is_full(self, error: BaseException) -> bool:
+        return is_postgresql_full(error, getattr(error, "sqlstate", None))
+
     def blocks_hub(self, connection: Any) -> str | None:
         wait = getattr(sys.modules.get("psycopg.waiting"), "wait", None)
         if not is_patched("select") or getattr(wait, "__name__", "") != "wait_c":
@@ -57,6 +78,16 @@ class Psycopg(Driver):
             "psycopg was imported before gevent.monkey.patch_all() and blocks the gevent hub during "
             "every query: patch first, at the very top of the program"
         )
+
+
+def _cancel_request(pgconn: Any) -> Callable[[], None]:
+    """Sends a cancel request, blocking its thread alone, also when the connection is closed."""
+    module = sys.modules[type(pgconn).__module__]
+    if getattr(module, "__impl__", "") == "python":
+        # psycopg calls libpq by ctypes then, which lets go of the interpreter's lock.
+        cancel: Callable[[], None] = pgconn.get_cancel().cancel
+        return cancel
+    return CancelRequest(str(module.__file__), pgconn.pgconn_ptr).send
 
 
 def _believes_in_a_transaction(connection: Any) -> bool:

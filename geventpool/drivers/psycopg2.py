@@ -1,11 +1,28 @@
-"""psycopg2: a C library that cooperates through a wait callback, which psycogreen sets."""
+"""psycopg2: a C library that cooperates through a wait callback, which psycogreen sets.
+
+If the callback raises, as it does when a kill arrives, psycopg2 closes the connection at once, and with it
+goes all that it would take to end the server's work. A pool's first connection therefore wraps the
+callback in one that keeps this before it lets the kill through.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from .base import Driver, Idle, State, is_patched, postgresql_unsolicited
+from .base import (
+    Driver,
+    Ghost,
+    Idle,
+    State,
+    ghost_of,
+    is_patched,
+    is_postgresql_full,
+    postgresql_unsolicited,
+)
+from .libpq import CancelRequest, send_in_thread
 
 # libpq's PGTransactionStatusType
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = 0, 1, 2, 3
@@ -13,11 +30,23 @@ _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = 0, 1, 2, 3
 # psycopg2.extensions.STATUS_READY: the next statement outside autocommit begins a transaction.
 _READY = 1
 
+# The connections that pools have opened, and what kills have left of them.
+_ghosts: WeakKeyDictionary[Any, Ghost | None] = WeakKeyDictionary()
+
 
 class Psycopg2(Driver):
     """psycopg2 2.8 and later. Outside a transaction its rollback costs no round trip anyway."""
 
     name = "psycopg2"
+
+    def adopt(self, connection: Any) -> None:
+        extensions = sys.modules.get("psycopg2.extensions")
+        callback = None if extensions is None else extensions.get_wait_callback()
+        if extensions is None or callback is None:
+            return  # it blocks, and so nothing can kill its queries
+        if not getattr(callback, "_is_watchful", False):
+            extensions.set_wait_callback(_watchful(callback))
+        _ghosts[connection] = None
 
     def fileno(self, connection: Any) -> int | None:
         if connection.closed:
@@ -51,6 +80,13 @@ class Psycopg2(Driver):
             return False
         return True
 
+    def ghost(self, connection: Any) -> Ghost | None:
+        ghost = _ghosts.pop(connection, None)
+        return None if ghost is None or ghost.is_over else ghost
+
+    def is_full(self, error: BaseException) -> bool:
+        return is_postgresql_full(error, getattr(error, "pgcode", None))
+
     def blocks_hub(self, connection: Any) -> str | None:
         if not is_patched() or sys.modules["psycopg2.extensions"].get_wait_callback() is not None:
             return None
@@ -59,3 +95,29 @@ class Psycopg2(Driver):
             "process: call psycogreen.gevent.patch_psycopg() at the start, or use psycopg 3 "
             "(postgresql+psycopg://…)"
         )
+
+
+def _watchful(callback: Callable[[Any], object]) -> Callable[[Any], None]:
+    """The same wait callback, but it keeps what a kill in mid-query leaves behind."""
+
+    def wait(connection: Any) -> None:
+        try:
+            callback(connection)
+        except BaseException:
+            if connection in _ghosts:
+                _ghosts[connection] = _ghost_of(connection)
+            raise
+
+    watchful: Any = wait
+    watchful._is_watchful = True
+    return wait
+
+
+def _ghost_of(connection: Any) -> Ghost | None:
+    """What is left of it; nothing if it is lost, or waits for no answer."""
+    if connection.closed or connection.get_transaction_status() != _ACTIVE:
+        return None
+    extension = str(sys.modules["psycopg2._psycopg"].__file__)
+    send = CancelRequest(extension, connection.pgconn_ptr).send
+    pid = connection.get_backend_pid()
+    return ghost_of(connection.fileno(), pid, lambda _: send_in_thread(send))

@@ -1,15 +1,17 @@
 """PyMySQL: pure Python, cooperative by monkey-patching; tells its transaction state and its socket.
 
-Two things are added to it. A connection that the pool opens thinks of itself as in a transaction until a
+Three things are added to it. A connection that the pool opens thinks of itself as in a transaction until a
 reply says otherwise, because an error packet carries no status flags and a kill leaves no reply at all;
 and it knows when it was left in the middle of a packet or of an answer, or with settings for a
-transaction that has not begun. And `tune` makes one TLS context for equal settings: PyMySQL builds one
-for each connect, which reads the system's certificates and costs about 17 ms of CPU in which the whole
-worker stands still.
+transaction that has not begun. It keeps hold of its socket when a kill makes PyMySQL close it before an
+answer has come, so that the server's work can be ended. And `tune` makes one TLS context for equal
+settings: PyMySQL builds one for each connect, which reads the system's certificates and costs about 17 ms
+of CPU in which the whole worker stands still.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
@@ -19,7 +21,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from .base import Driver, Idle, State, is_tls, python_fileno
+from .base import (
+    Driver,
+    Ghost,
+    Idle,
+    State,
+    ghost_of,
+    is_mysql_full,
+    is_tls,
+    move_socket,
+    python_fileno,
+)
 
 _IN_TRANSACTION = 0x0001  # SERVER_STATUS_IN_TRANS
 _MORE_RESULTS = 0x0008  # SERVER_MORE_RESULTS_EXISTS
@@ -33,6 +45,8 @@ _SET = re.compile(
 _FOR_THE_NEXT = re.compile(rb"set\b[^;]*(?:\btransaction|tx_)")
 _END = re.compile(rb"\s*(?:commit|rollback)\s*;?\s*$", re.IGNORECASE)
 _MULTI_STATEMENTS = 0x10000  # CLIENT.MULTI_STATEMENTS
+
+_NO_SUCH_THREAD = 1094  # ER_NO_SUCH_THREAD
 
 _FILES = ("ca", "cert", "key")
 _MOST_CONTEXTS = 32
@@ -96,6 +110,94 @@ class PyMySQL(Driver):
             return False
         return True
 
+    def ghost(self, connection: Any) -> Ghost | None:
+        kept: Ghost | None = connection.__dict__.pop("_ghost", None)
+        if kept is not None:
+            return None if kept.is_over else kept
+        result = connection._result
+        owes_a_read = getattr(connection, "_is_out_of_step", False) or (
+            result is not None and (result.unbuffered_active or result.has_next)
+        )
+        return _ghost_of(connection) if owes_a_read else None
+
+    def is_full(self, error: BaseException) -> bool:
+        return is_mysql_full(error)
+
+    def move(self, connection: Any) -> None:
+        move_socket(connection._sock)
+
+
+def _ghost_of(connection: Any) -> Ghost | None:
+    """What is left of it when its socket will be closed."""
+    sock = connection._sock
+    try:
+        number = connection.server_thread_id[0]
+        port = _port(sock.getsockname())
+    except (AttributeError, OSError):
+        return None  # it was never open, or is closed already
+    return ghost_of(python_fileno(sock), number, functools.partial(_kill, number, port))
+
+
+def _kill(number: int, port: int | None, connect: Callable[[], Any]) -> None:
+    """Ends a thread of the server's through a connection of its own. Switches greenlets.
+
+    Not `KILL QUERY`: the next one of several statements would go on.
+
+    Args:
+        number: the thread's.
+        port: where its connection came from, as seen from here; `None`: a Unix socket.
+        connect: opens a connection.
+    """
+    helper = connect()
+    try:
+        # The creator may have set another class, whose rows may be anything.
+        cursor = helper.cursor(sys.modules["pymysql.cursors"].Cursor)
+        cursor.execute(
+            "SELECT id = connection_id(), host FROM information_schema.processlist "
+            f"WHERE id IN ({number:d}, connection_id())"
+        )
+        hosts = {bool(is_helper): host for is_helper, host in cursor.fetchall()}
+        if False not in hosts:
+            return  # it is gone
+        _check_that_it_is_ours(hosts, port, _port(helper._sock.getsockname()))
+        try:
+            cursor.execute(f"KILL CONNECTION {number:d}")
+        except Exception as error:
+            if not error.args or error.args[0] != _NO_SUCH_THREAD:
+                raise
+    finally:
+        with contextlib.suppress(Exception):
+            helper.close()
+
+
+def _check_that_it_is_ours(
+    hosts: dict[bool, str], port: int | None, helper_port: int | None
+) -> None:
+    """Behind a load balancer a new connection may be to another server, where the number is another's.
+
+    Args:
+        hosts: where the server sees a connection come from, by whether it is the helper.
+        port: where it comes from, as seen from here.
+        helper_port: the same of the helper.
+
+    Raises:
+        RuntimeError: it is another's, or that cannot be told.
+    """
+    seen, helper_seen = (hosts[key].rpartition(":")[2] for key in (False, True))
+    if not (seen.isdigit() or helper_seen.isdigit()):
+        return  # a Unix socket: there is one server at the end of it
+    if helper_seen != str(helper_port):
+        raise RuntimeError(
+            "something between us and the server translates addresses, and so it cannot be told whether "
+            "a new connection leads to the same server"
+        )
+    if seen != str(port):
+        raise RuntimeError("a new connection leads to another server")
+
+
+def _port(address: Any) -> int | None:
+    return address[1] if isinstance(address, tuple) else None
+
 
 def _pessimist(kind: Any) -> type:
     """The same class, but in a transaction until the server says otherwise."""
@@ -116,15 +218,24 @@ def _pessimist(kind: Any) -> type:
         try:
             kind._write_bytes(self, data)
         except BaseException:
-            # Perhaps half a packet: whatever is sent next, the server takes for the other half.
+            # Perhaps half a packet: whatever is sent next, the server takes for the other half. It
+            # waits for that, and not we for it: nothing is to be ended.
             self._force_close()
+            self.__dict__.pop("_ghost", None)
             raise
+
+    def _force_close(self: Any) -> None:
+        if self._sock is not None and not getattr(self, "_closed", False):
+            # Something was to be read, and a kill or a time-out came instead.
+            self._ghost = _ghost_of(self)
+        kind._force_close(self)
 
     namespace = {
         "__doc__": kind.__doc__,
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "_execute_command": _execute_command,
+        "_force_close": _force_close,
         "_is_out_of_step": False,
         "_is_pessimist": True,
         "_is_set_for_the_next": False,

@@ -1,0 +1,206 @@
+"""What a ghost does to its socket, without a server."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+from gevent import socket
+
+from geventpool.drivers import Driver, Ghost
+from geventpool.drivers.base import ghost_of, move_socket
+from geventpool.drivers.pg8000 import Pg8000
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Any, Any]]:
+    ours, theirs = socket.socketpair()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def nothing(connect: object) -> None:
+    """A cancel that has no effect."""
+
+
+def test_an_unknown_driver_leaves_no_ghost_and_is_never_full() -> None:
+    driver = Driver()
+    assert driver.ghost(object()) is None
+    assert not driver.is_full(Exception("too many clients already"))
+    driver.move(object())
+
+
+def test_a_ghost_waits_until_the_peer_has_hung_up(pair: tuple[Any, Any]) -> None:
+    ours, theirs = pair
+    ghost = Ghost(ours.fileno(), 7, nothing)
+    ours.close()
+    assert not ghost.wait(0)
+    assert not ghost.wait(0.01)
+    assert theirs.recv(1) == b"", "we have hung up, though the descriptor is open"
+    gevent.spawn_later(0.01, theirs.close)
+    assert ghost.wait(5)
+    ghost.close()
+    ghost.close()
+    assert not ghost.wait(5), "nothing is to be seen any more"
+
+
+def test_a_ghost_reads_what_the_peer_wants_to_be_rid_of(pair: tuple[Any, Any]) -> None:
+    ours, theirs = pair
+    ghost = Ghost(ours.fileno(), 7, nothing)
+    ours.close()
+
+    def answer() -> None:
+        theirs.sendall(bytes(5_000_000))
+        theirs.close()
+
+    gevent.spawn(answer)
+    assert ghost.wait(5)
+    ghost.close()
+
+
+def test_a_peer_that_never_stops_talking_does_not_stop_the_hub(pair: tuple[Any, Any]) -> None:
+    ours, theirs = pair
+    ghost = Ghost(ours.fileno(), 7, nothing)
+    ours.close()
+
+    def talk() -> None:
+        while True:
+            theirs.sendall(bytes(100_000))
+
+    talker = gevent.spawn(talk)
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        while True:
+            gevent.sleep(0.001)
+            ticks += 1
+
+    ticker = gevent.spawn(tick)
+    assert not ghost.wait(0.2)
+    gevent.killall([talker, ticker])
+    ghost.close()
+    assert ticks > 5
+
+
+def test_a_reset_is_an_end_too(pair: tuple[Any, Any]) -> None:
+    ours, theirs = pair
+    ghost = Ghost(ours.fileno(), 7, nothing)
+    ours.sendall(b"unread")  # which makes it a reset
+    ours.close()
+    theirs.close()
+    assert ghost.is_over
+    assert ghost.wait(5)
+    ghost.close()
+
+
+def test_where_the_peer_has_hung_up_already_there_is_no_ghost_and_nothing_to_cancel(
+    pair: tuple[Any, Any],
+) -> None:
+    ours, theirs = pair
+    asked: list[object] = []
+    ghost = ghost_of(ours.fileno(), 7, asked.append)
+    assert ghost is not None
+    ghost.cancel(list)
+    assert asked == [list]
+    theirs.sendall(b"farewell")
+    theirs.close()
+    ghost.cancel(list)
+    assert asked == [list]
+    assert ghost_of(ours.fileno(), 7, asked.append) is None
+    ghost.close()
+    ours.close()
+    assert ghost_of(ours.fileno(), 7, asked.append) is None
+    assert ghost_of(None, 7, asked.append) is None
+
+
+def test_a_ghost_that_nobody_closes_is_no_leak(pair: tuple[Any, Any]) -> None:
+    ours, theirs = pair
+    ghost = Ghost(ours.fileno(), 7, nothing)
+    ours.close()
+    assert repr(ghost) == "<Ghost of server connection 7>"
+    del ghost
+    gc.collect()
+    assert theirs.recv(1) == b""
+
+
+def test_a_process_without_a_free_descriptor_can_cancel_but_not_see_the_end(
+    pair: tuple[Any, Any],
+) -> None:
+    was = resource.getrlimit(resource.RLIMIT_NOFILE)
+    asked: list[object] = []
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, was[1]))
+    try:
+        ghost = ghost_of(pair[0].fileno(), 7, asked.append)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, was)
+    assert ghost is not None
+    ghost.cancel(list)
+    assert asked == [list]
+    assert not ghost.wait(5)
+    ghost.close()
+
+
+def test_pg8000s_cancel_goes_to_the_unix_socket_that_the_connection_came_by(tmp_path: Path) -> None:
+    address = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as ours:
+        server.bind(address)
+        server.listen()
+        ours.connect(address)
+        connection = SimpleNamespace(
+            _usock=ours, _owes_a_read=True, _backend_key_data=struct.pack("!ii", 7, -8)
+        )
+        ghost = Pg8000().ghost(connection)
+        assert ghost is not None
+        assert ghost.server_id == 7
+        theirs, _ = server.accept()
+        heard: list[bytes] = []
+
+        def listen() -> None:
+            asking, _ = server.accept()
+            heard.append(asking.recv(100))
+            asking.close()
+
+        listener = gevent.spawn(listen)
+        ghost.cancel(list)
+        listener.join(5)
+        assert heard == [struct.pack("!iiii", 16, 80877102, 7, -8)]
+        theirs.close()
+        ghost.close()
+
+
+def test_a_server_that_gave_pg8000_no_key_cannot_be_asked(pair: tuple[Any, Any]) -> None:
+    connection = SimpleNamespace(_usock=pair[0], _owes_a_read=True, _backend_key_data=None)
+    ghost = Pg8000().ghost(connection)
+    assert ghost is not None
+    with pytest.raises(RuntimeError, match="no key"):
+        ghost.cancel(list)
+    ghost.close()
+
+
+def test_what_is_no_socket_of_gevents_is_not_moved(pair: tuple[Any, Any]) -> None:
+    foreign = object()
+    for sock in (
+        None,
+        SimpleNamespace(),
+        SimpleNamespace(hub=foreign),
+        SimpleNamespace(hub=foreign, _read_event=None, _write_event=None),
+        SimpleNamespace(hub=foreign, _read_event=1, _write_event=1, fileno=lambda: -1),
+    ):
+        before = dict(vars(sock)) if sock else None
+        move_socket(sock)
+        assert sock is None or vars(sock) == before
+    events = pair[0]._read_event, pair[0]._write_event
+    move_socket(pair[0])
+    assert (pair[0]._read_event, pair[0]._write_event) == events, "it is ours already"
