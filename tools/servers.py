@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import fcntl
 import os
 import pwd
 import shutil
@@ -23,12 +24,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from . import system_packages
 
 _START_SECONDS = 60
 _PR_SET_PDEATHSIG = 1
+_PREFIX = "geventpool-"
+_LOCK = "owner.lock"
 
 
 class ServerError(RuntimeError):
@@ -55,7 +58,9 @@ class Server:
 
     def __init__(self, max_connections: int = 151) -> None:
         self.max_connections = max_connections
-        self._home = Path(tempfile.mkdtemp(prefix=f"geventpool-{self.name}-"))
+        _sweep()
+        self._home = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{self.name}-"))
+        self._lock = _lock(self._home)  # let go of by the system if we are killed
         self.log = self._home / "server.log"
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -107,6 +112,8 @@ class Server:
         atexit.unregister(self.stop)
         self._end(self._stop_signal)
         shutil.rmtree(self._home, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
 
     def __enter__(self) -> Any:
         return self
@@ -321,6 +328,29 @@ class PostgreSQL(Server):
 
 
 SERVERS: dict[str, type[Server]] = {"mariadb": MariaDB, "postgresql": PostgreSQL}
+
+
+def _sweep() -> None:
+    """Removes the folders of servers whose owners were killed before they could."""
+    for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        lock = _lock(home) if (home / _LOCK).exists() else None
+        if lock is not None:
+            shutil.rmtree(home, ignore_errors=True)
+            lock.close()
+
+
+def _lock(home: Path) -> IO[bytes] | None:
+    """Locks a server's folder; `None` if somebody else has."""
+    try:
+        lock = (home / _LOCK).open("ab")
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        return None
+    return lock
 
 
 def _free_port() -> int:
