@@ -7,12 +7,14 @@ closing to the cleaner. It holds weak references only, so that an active watcher
 from __future__ import annotations
 
 import _socket
+import logging
+import math
 import os
 import select
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gevent import get_hub
 from gevent._hub_local import get_hub_if_exists
@@ -20,9 +22,17 @@ from gevent.monkey import get_original
 
 from .entry import IDLE, Entry
 
+if TYPE_CHECKING:
+    from .pool import ResourcePool
+
 R = TypeVar("R")
 
+log = logging.getLogger("geventpool")
+
 _READ = 1
+# Idle for longer than this, a socket is looked at (0.3 µs) before it is lent: the hub may have had no
+# turn, and so its watcher no say.
+_SURE_FOR = 1.0
 _HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | select.POLLNVAL
 _PEEK = _socket.MSG_PEEK | _socket.MSG_DONTWAIT
 # gevent's own `poll` would switch.
@@ -102,33 +112,34 @@ def _on_readable(
 
 
 class Liveness(Generic[R]):
-    """Watches the idle entries of one pool.
+    """Watches the idle entries of one pool."""
 
-    Args:
-        fileno: the socket of a resource, `None` if it has none that can be watched.
-        is_farewell: do these unsolicited bytes mean that the peer is about to hang up?
-        evict: called in the hub with an idle entry whose peer is gone.
-    """
+    def __init__(self, pool: ResourcePool[R]) -> None:
+        self._pool = pool
 
-    def __init__(
-        self,
-        fileno: Callable[[R], int | None],
-        is_farewell: Callable[[R, bytes], bool],
-        evict: Callable[[Entry[R]], None],
-    ) -> None:
-        self._fileno = fileno
-        self._is_farewell = is_farewell
-        self._evict = evict
+    def rest(self, entry: Entry[R], now: float) -> None:
+        """An entry has become idle: from now on the hub watches its socket, if it has one.
 
-    def watch(self, entry: Entry[R]) -> None:
-        """Watches the socket of an entry that has become idle, if it has one. Never switches."""
-        fd, watch = self._fileno(entry.resource), entry.watch
-        if watch is None or watch.fd != fd:
-            # The resource is new, or has reconnected by itself. libev ends the process when it is
-            # to watch a descriptor that is closed, so this is asked each time.
-            entry.watch = watch = None if fd is None else SocketWatch(fd, self, entry)
-        if watch is not None:
-            watch.start()
+        Never switches.
+        """
+        pool = self._pool
+        entry.idle_since = now
+        entry.waited = 0.0
+        sure_until = now + _SURE_FOR
+        entry.sure_until = sure_until if sure_until < entry.expires_at else entry.expires_at
+        try:
+            fd, watch = pool.handlers.fileno(entry.resource), entry.watch
+            if watch is None or watch.fd != fd:
+                # The resource is new, or has reconnected by itself. libev ends the process when it
+                # is to watch a descriptor that is closed, so this is asked each time.
+                entry.watch = watch = None if fd is None else SocketWatch(fd, self, entry)
+            if watch is not None:
+                watch.start()
+        except Exception:  # a driver's surprise must not cost the place: ask before it is lent
+            log.exception("%r: cannot watch %r", pool, entry.resource)
+            entry.watch, entry.is_suspect = None, True
+        if entry.is_suspect or pool.limits.looks_first:
+            entry.sure_until = -math.inf
 
     def is_dead(self, entry: Entry[R]) -> bool:
         """Looks at the socket now, in case the hub had no turn since. Never switches.
@@ -138,13 +149,14 @@ class Liveness(Generic[R]):
         watch = entry.watch
         if watch is None:
             return False
-        fd = self._fileno(entry.resource)
+        handlers = self._pool.handlers
+        fd = handlers.fileno(entry.resource)
         if fd is None:
             return True
         told = look(fd)
         if told is None:
             return False
-        if told == b"" or self._is_farewell(entry.resource, told):
+        if told == b"" or handlers.is_farewell(entry.resource, told):
             return True
         entry.is_suspect = True
         return False
@@ -152,7 +164,7 @@ class Liveness(Generic[R]):
     def on_readable(self, entry: Entry[R]) -> None:
         """The hub saw something on an idle socket. Runs in the hub."""
         if self.is_dead(entry):
-            self._evict(entry)
+            self._pool.discard(entry, "dead")
         elif entry.is_suspect:
             # Level-triggered: it would ring until somebody reads. The next borrower checks.
             entry.watch.stop()

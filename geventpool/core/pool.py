@@ -39,10 +39,6 @@ R = TypeVar("R")
 
 log = logging.getLogger("geventpool")
 
-# Idle for longer than this, a socket is looked at (0.3 µs) before it is lent: the hub may have had no
-# turn, and so its watcher no say.
-_SURE_FOR = 1.0
-
 # A close that takes longer is given up: the peer is not there, and the place is needed.
 _LONGEST_CLOSE = 5.0
 
@@ -94,9 +90,7 @@ class ResourcePool(Generic[R]):
         self.renewal: Renewal[R] = Renewal(self)
         self.opener: Opener[R] = Opener(self)
         self.cleaner: Cleaner[R] = Cleaner(self, self._cleaner_is_timed)
-        self.liveness: Liveness[R] = Liveness(
-            self.handlers.fileno, self.handlers.is_farewell, partial(self.discard, cause="dead")
-        )
+        self.liveness: Liveness[R] = Liveness(self)
 
     def acquire(self, timeout: float | None) -> Entry[R]:
         """Lends an entry. Never switches when one is idle and sure, or with `timeout=0`.
@@ -115,18 +109,20 @@ class ResourcePool(Generic[R]):
         if (self.hub is None or get_hub_if_exists() is not self.hub) and not threads.owns(self):
             return threads.acquire(self, timeout)
         now = self.clock.now()
-        policy = self.policy
-        policy.requested(now)
         if not self._cleaner_is_timed:
             self.cleaner.sweep()
-        entry = self.ledger.take()
-        if entry is not None:  # as in `_take`, for one frame less
+        ledger = self.ledger
+        entry = ledger.take()
+        if entry is None:
+            self.policy.requested(now)
+            entry = self._acquire_slowly(entry, now, timeout)
+        else:  # as in `_take`, for one frame less
             if entry.watch is not None:
                 entry.watch.stop()
             entry.taken_at = now
-            policy.rose(now, self.ledger.in_use)
-        if entry is None or now >= entry.sure_until:
-            entry = self._acquire_slowly(entry, now, timeout)
+            self.policy.took(now, ledger.in_use)
+            if now >= entry.sure_until:
+                entry = self._acquire_slowly(entry, now, timeout)
         self.counters.checkouts += 1
         entry.owner = owner = getcurrent()  # as in `Holders.own`
         if isinstance(owner, Greenlet):
@@ -183,8 +179,11 @@ class ResourcePool(Generic[R]):
             self._serve(waiter, entry, now)
             return
         self.policy.fell(now, ledger.in_use)
-        self._rest(entry, now)
-        if self.draining.waiters or len(ledger.idle) + ledger.in_use > self.min_idle:
+        self.liveness.rest(entry, now)
+        if self.draining.waiters or (
+            len(ledger.idle) + ledger.in_use > self.min_idle
+            and not (ledger.in_use and self.cleaner.is_armed)
+        ):
             self._tidy()
 
     def abandon(
@@ -321,7 +320,7 @@ class ResourcePool(Generic[R]):
             self.discard(entry, "closed")
             return
         else:
-            self._rest(entry, now)
+            self.liveness.rest(entry, now)
         self.cleaner.arm()  # there is one more, so the longest idle may be due earlier
 
     def _retire(self, entry: Entry[R], cause: str) -> None:
@@ -350,7 +349,9 @@ class ResourcePool(Generic[R]):
         """
         ghost = None
         try:
-            with contextlib.suppress(Exception):  # a driver's surprise must not keep it from being closed
+            with contextlib.suppress(
+                Exception
+            ):  # a driver's surprise must not keep it from being closed
                 ghost = self.handlers.ghost(entry.resource)
             self._close_in_time(entry)
         finally:
@@ -442,19 +443,6 @@ class ResourcePool(Generic[R]):
         self.opener.unwant(waiter)
         entry.taken_at = now
         waiter.serve(entry)
-
-    def _rest(self, entry: Entry[R], now: float) -> None:
-        """An entry has become idle: from now on the hub watches it."""
-        entry.idle_since = now
-        entry.waited = 0.0
-        entry.sure_until = min(now + _SURE_FOR, entry.expires_at)
-        try:
-            self.liveness.watch(entry)
-        except Exception:  # a driver's surprise must not cost the place: ask before it is lent
-            log.exception("%r: cannot watch %r", self, entry.resource)
-            entry.watch, entry.is_suspect = None, True
-        if entry.is_suspect or self.limits.looks_first:
-            entry.sure_until = -math.inf
 
     def _closed(self, entry: Entry[R]) -> None:
         self.entries.discard(entry)

@@ -87,6 +87,16 @@ class Adaptive(Estimator):
         if gap > self._noticed:
             self._learn(in_use, gap / self.breakeven)
 
+    def took(self, now: float, in_use: int) -> None:
+        """`requested` and `rose` in one."""
+        if now != self._last:
+            self._advance(now)
+        self._rate += self._kappa
+        self._in_use = in_use = in_use if 0 <= in_use <= MOST else clamp(in_use)
+        gap = now - self._down.get(in_use, now)
+        if gap > self._noticed:
+            self._learn(in_use, gap / self.breakeven)
+
     def fell(self, now: float, in_use: int) -> None:
         """Use fell to `in_use` connections: a gap of the level above begins."""
         if now != self._last:

@@ -38,6 +38,9 @@ class SizingPolicy(Protocol):
     def rose(self, now: float, in_use: int) -> None:
         """Use rose to `in_use`."""
 
+    def took(self, now: float, in_use: int) -> None:
+        """Somebody asked and was served at once: `requested` and `rose` in one."""
+
     def fell(self, now: float, in_use: int) -> None:
         """Use fell to `in_use`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from collections.abc import Callable
@@ -98,7 +99,8 @@ class _RecordHandlers(ConnectionHandlers):
         return False
 
     def fileno(self, record: Any) -> int | None:
-        return None if record.dbapi_connection is None else super().fileno(record.dbapi_connection)
+        connection = record.dbapi_connection
+        return None if connection is None else record.driver.fileno(connection)
 
     def is_farewell(self, record: Any, peeked: bytes) -> bool:
         return super().is_farewell(record.dbapi_connection, peeked)
@@ -230,17 +232,29 @@ class GeventPool(Door, Pool):
             PoolClosed: the pool is closed.
             Exception: what the driver raised when it could not connect.
         """
-        record: Any = self._do_get()
         try:
-            connection = record.get_connection()
-            fairy = Fairy(self, connection, record, self._should_log_debug())
-        except BaseException as error:
-            record._checkin_failed(error, _fairy_was_created=False)
-            raise
+            entry = self.core.acquire(self.config.timeout)
+        except PoolTimeout as error:
+            entry = self._connect_late(error)
+        record: Record = entry.resource
+        record.entry = entry
+        if (
+            self._recycle > 0
+            or record.dbapi_connection is None
+            or self._invalidate_time > record.starttime
+            or record._soft_invalidate_time > record.starttime
+        ):
+            record = self._refresh(record)
+        fairy = Fairy(
+            self, record.dbapi_connection, record, self.logger.isEnabledFor(logging.DEBUG)
+        )
         record.fairy_ref = weakref.ref(fairy)
         if fairy._echo:
-            self.logger.debug("Connection %r checked out from pool", connection)
-        return Fairy._checkout(self, fairy=fairy)
+            self.logger.debug("Connection %r checked out from pool", fairy.dbapi_connection)
+        if self.dispatch.checkout:
+            return Fairy._checkout(self, fairy=fairy)
+        fairy._counter = 1
+        return fairy
 
     def recreate(self) -> GeventPool:
         """A new, empty pool with the same settings and listeners."""
@@ -313,43 +327,42 @@ class GeventPool(Door, Pool):
         size = self.size()
         return self.core.ledger.size + len(self._spares) - size if size else 0
 
-    def _do_get(self) -> ConnectionPoolEntry:
-        timeout = self.config.timeout
-        began = time.monotonic()
+    def _connect_late(self, error: PoolTimeout) -> Entry[Record]:
+        """Nothing was there in time. `QueuePool`'s `timeout=0` does not wait for others, but connects."""
+        ledger = self.core.ledger
+        room = ledger.max_size - ledger.size
+        if (
+            type(error) is PoolTimeout
+            and self.config.timeout == 0
+            and len(ledger.waiting) < ledger.opening + room
+        ):
+            return self.core.acquire(_LONGEST_CONNECT)
+        raise _OURS[type(error)](str(error), error.why, code="3o7r") from None
+
+    def _refresh(self, record: Record) -> Record:
+        """It may be too old, or have been invalidated while it was idle or being opened.
+
+        SQLAlchemy would reconnect here, in the caller; through the core this keeps the opener's pace.
+        """
         for _ in range(2):
-            record = self._acquire(timeout)
-            # It may have been invalidated while it was opened. SQLAlchemy would reconnect here, in
-            # the caller; once more through the core keeps the deadline and the opener's pace.
-            if not self._is_stale(record):
-                break
+            recycle = self._recycle
+            if not (
+                record._is_hard_or_soft_invalidated()
+                or (recycle > 0 and time.time() - record.starttime > recycle)
+            ):
+                return record
             self.core.discard(cast(Entry[Record], record.entry), "expired")
-            if timeout:
-                timeout = max(1e-6, timeout - (time.monotonic() - began))
-        else:
-            record = self._acquire(timeout)
-        return record
-
-    def _is_stale(self, record: Record) -> bool:
-        recycle = self._recycle
-        return record._is_hard_or_soft_invalidated() or (
-            recycle > 0 and time.time() - record.starttime > recycle
-        )
-
-    def _acquire(self, timeout: float | None) -> Record:
-        core = self.core
+            try:
+                entry = self.core.acquire(self.config.timeout)
+            except PoolTimeout as error:
+                entry = self._connect_late(error)
+            record = entry.resource
+            record.entry = entry
         try:
-            entry = core.acquire(timeout)
-        except PoolTimeout as error:
-            ledger = core.ledger
-            room = ledger.max_size - ledger.size
-            is_late = type(error) is PoolTimeout
-            if is_late and timeout == 0 and len(ledger.waiting) < ledger.opening + room:
-                # QueuePool's `timeout=0` does not wait for others, but it does connect.
-                entry = core.acquire(_LONGEST_CONNECT)
-            else:
-                raise _OURS[type(error)](str(error), error.why, code="3o7r") from None
-        record: Record = entry.resource
-        record.entry = entry
+            record.get_connection()
+        except BaseException as error:
+            record._checkin_failed(error, _fairy_was_created=False)
+            raise
         return record
 
     def _do_return_conn(self, record: Any) -> None:
@@ -365,6 +378,13 @@ class GeventPool(Door, Pool):
             self.core.discard(entry, "invalidated")
         else:
             self.core.release(entry)
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        """For SQLAlchemy's own way to check out, which `connect` takes the place of."""
+        entry = self.core.acquire(self.config.timeout)
+        record: Record = entry.resource
+        record.entry = entry
+        return record
 
     def _invalidate(
         self,
@@ -387,6 +407,8 @@ class GeventPool(Door, Pool):
         def invoke_and_adopt(record: ConnectionPoolEntry) -> Any:
             connection = invoke(record)
             adopt(connection)
+            if record is not None:  # else it is opened beside the pool
+                cast(Record, record).driver = drivers.driver_for(connection)
             return connection
 
         return invoke_and_adopt

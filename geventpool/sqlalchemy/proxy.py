@@ -11,7 +11,7 @@ from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from .. import drivers
 from ..core.entry import IN_USE, Entry
-from ..drivers.base import Ghost, State
+from ..drivers.base import Driver, Ghost, State
 
 if TYPE_CHECKING:
     from .pool import GeventPool
@@ -23,10 +23,12 @@ class Record(_ConnectionRecord):
     Attributes:
         entry: the entry of which this record is the resource, while it is lent.
         ghost: what the connection that it has lost may have left on the server.
+        driver: what is known of its connection's DBAPI.
     """
 
     entry: Entry[Record] | None = None
     ghost: Ghost | None = None
+    driver: Driver
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         if not soft and self.dbapi_connection is not None:
@@ -70,12 +72,43 @@ class Fairy(_ConnectionFairy):
         self._echo = echo
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        entry = cast(Any, self._connection_record).entry if self._connection_record else None
-        if entry is not None and entry.owner is not None and entry.owner is not getcurrent():
-            # It was handed from one greenlet to another: who uses it, holds it.
-            cast("GeventPool", self._pool).core.holders.own_again(entry)
+        record = cast("Record | None", self._connection_record)
+        if record is not None:
+            entry = record.entry
+            if entry is not None and entry.owner is not getcurrent() and entry.owner is not None:
+                # It was handed from one greenlet to another: who uses it, holds it.
+                cast("GeventPool", self._pool).core.holders.own_again(entry)
         assert self.dbapi_connection is not None
         return self.dbapi_connection.cursor(*args, **kwargs)
+
+    def _checkin(self, transaction_was_reset: bool = False) -> None:
+        pool = cast("GeventPool", self._pool)
+        record = cast("Record | None", self._connection_record)
+        if (
+            record is None
+            or self._echo
+            or record.finalize_callback
+            or not self._is_clean(pool, record)
+        ):
+            super()._checkin(transaction_was_reset)
+            return
+        # What SQLAlchemy would do, without what there is nothing to do for.
+        self.dbapi_connection = self._connection_record = cast(Any, None)
+        record.fairy_ref = None
+        pool.core.release(cast("Entry[Record]", record.entry), is_untouched=True)
+
+    def _is_clean(self, pool: GeventPool, record: Record) -> bool:
+        """Is there nothing to reset, and nobody to be told?"""
+        connection = self.dbapi_connection
+        if connection is None or pool.config.reset_on_return != "smart":
+            return False
+        dispatch = pool.dispatch
+        if dispatch.reset or dispatch.checkin or record._soft_invalidate_time > record.starttime:
+            return False
+        try:
+            return record.driver.state(connection) is State.CLEAN
+        except Exception:  # the slow way sees it again, and closes the connection
+            return False
 
     def __del__(self) -> None:
         # Garbage collection may run anywhere, in the hub too: the cleaner does what is to be done.
