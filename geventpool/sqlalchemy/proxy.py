@@ -62,6 +62,7 @@ class Fairy(_ConnectionFairy):
 
     __slots__ = ()
 
+    _pool: GeventPool
     _finalizer = _NoFinalizer()  # type: ignore[assignment]
 
     def __init__(self, pool: GeventPool, connection: Any, record: Record, echo: Any) -> None:
@@ -72,18 +73,18 @@ class Fairy(_ConnectionFairy):
         self._echo = echo
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        record = cast("Record | None", self._connection_record)
+        record: Any = self._connection_record
         if record is not None:
             entry = record.entry
             if entry is not None and entry.owner is not getcurrent() and entry.owner is not None:
                 # It was handed from one greenlet to another: who uses it, holds it.
-                cast("GeventPool", self._pool).core.holders.own_again(entry)
+                self._pool.core.holders.own_again(entry)
         assert self.dbapi_connection is not None
         return self.dbapi_connection.cursor(*args, **kwargs)
 
     def _checkin(self, transaction_was_reset: bool = False) -> None:
-        pool = cast("GeventPool", self._pool)
-        record = cast("Record | None", self._connection_record)
+        pool = self._pool
+        record: Any = self._connection_record  # without a `cast`, which is a call
         if (
             record is None
             or self._echo
@@ -93,9 +94,10 @@ class Fairy(_ConnectionFairy):
             super()._checkin(transaction_was_reset)
             return
         # What SQLAlchemy would do, without what there is nothing to do for.
-        self.dbapi_connection = self._connection_record = cast(Any, None)
+        nothing: Any = None
+        self.dbapi_connection = self._connection_record = nothing
         record.fairy_ref = None
-        pool.core.release(cast("Entry[Record]", record.entry), is_untouched=True)
+        pool.core.release(record.entry, is_untouched=True)
 
     def _is_clean(self, pool: GeventPool, record: Record) -> bool:
         """Is there nothing to reset, and nobody to be told?"""
@@ -114,7 +116,7 @@ class Fairy(_ConnectionFairy):
         # Garbage collection may run anywhere, in the hub too: the cleaner does what is to be done.
         record = self._connection_record
         if record is not None and not sys.is_finalizing():
-            cast("GeventPool", self._pool)._abandon(cast(Record, record))
+            self._pool._abandon(cast(Record, record))
 
     def _reset(
         self, pool: Pool, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
