@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import traceback
 from functools import partial
@@ -85,6 +86,11 @@ class Holders(Generic[R]):
         Raises:
             PoolDeadlock: naming all holders with their stacks.
         """
+        ring = _find_ring(self._pool)
+        if ring is None:
+            return
+        del ring
+        gc.collect()  # some of them may have been dropped in reference cycles
         ring = _find_ring(self._pool)
         if ring is None:
             return

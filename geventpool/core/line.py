@@ -75,7 +75,8 @@ class Line(Generic[R]):
             pool.opener.want(waiter, now)
             holders.waits(me, pool, waiter)
             pool.holders.refuse_deadlock()
-            waiter.wait(pool.clock, None if deadline == math.inf else deadline - now)
+            if not waiter.wait(pool.clock, None if deadline == math.inf else deadline - now):
+                self.leave(waiter)
         except BaseException as error:
             if not isinstance(error, Exception):
                 self.patience.ended(pool.clock.now() - now, pool.clock.now())
@@ -90,7 +91,6 @@ class Line(Generic[R]):
             return waiter.value
         if waiter.error is not None:
             raise waiter.error
-        self.leave(waiter)
         raise self.timed_out(pool.clock.now(), now, waiter.blocked_before)
 
     def leave(self, waiter: Waiter[Entry[R]]) -> None:

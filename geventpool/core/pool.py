@@ -195,6 +195,8 @@ class ResourcePool(Generic[R]):
             entry: the entry.
             give_back: does it, in a greenlet of its own; `release` by default.
         """
+        if self.is_here:
+            disown(entry)
         threads.post(self.hub, self.in_background, give_back or self.release, entry)
 
     def discard(self, entry: Entry[R], cause: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from typing import Any
 
@@ -195,6 +196,22 @@ def test_a_holder_that_was_served_and_has_not_woken_yet_is_no_ring(driver, clock
     ours.close()  # hands it to the one that nests, which runs only after us
     with pool.connection():
         assert nesting.get() == "served"
+
+
+@pytest.mark.parametrize("is_in_a_cycle", [False, True])
+def test_connections_that_were_dropped_are_not_held(driver, clock, is_in_a_cycle: bool) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=2)
+    gc.disable()  # so that they come back as late as possible
+    try:
+        for _ in range(2):
+            dropped: list[Any] = [pool.connection()]
+            if is_in_a_cycle:
+                dropped.append(dropped)
+        del dropped
+        with pool.connection(), pool.connection():  # this greenlet's own have not come back yet
+            assert driver.attempts == 2
+    finally:
+        gc.enable()
 
 
 def test_the_timeout_names_those_who_hold(driver, clock) -> None:
