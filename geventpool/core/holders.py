@@ -27,7 +27,7 @@ _SHOWN = 20
 _LOOK_AFTER = 1.0
 
 # Which greenlet waits for which pool. Of those that wait in one and the same thread.
-_waits: dict[Any, tuple[ResourcePool[Any], Waiter[Any]]] = {}
+waits: dict[Any, tuple[ResourcePool[Any], Waiter[Any]]] = {}
 
 
 class _Ended:
@@ -149,16 +149,6 @@ def disown(entry: Entry[Any]) -> None:
         owner.unlink(entry.on_owner_end)
 
 
-def waits(greenlet: Any, pool: ResourcePool[Any], waiter: Waiter[Any]) -> None:
-    """A greenlet is in line."""
-    _waits[greenlet] = pool, waiter
-
-
-def waits_no_more(greenlet: Any) -> None:
-    """It has left the line."""
-    _waits.pop(greenlet, None)
-
-
 def _find_ring(
     pool: ResourcePool[Any],
 ) -> list[tuple[ResourcePool[Any], Entry[Any], Any]] | None:
@@ -170,7 +160,7 @@ def _find_ring(
             return None
         for entry in one.entries:
             owner = entry.owner
-            waited_for, waiter = _waits.get(owner, (None, None))
+            waited_for, waiter = waits.get(owner, (None, None))
             if waited_for is None or waiter is None or waiter.is_settled:
                 return None
             ring.append((one, entry, owner))

@@ -24,9 +24,12 @@ class Ledger(Generic[R, W]):
     Args:
         max_size: most entries at once, in whatever state; `math.inf` for no limit.
         lifo: lend the entry that was returned last (else the one returned first).
+
+    Attributes:
+        size: entries in any state: each of them may hold a connection of the server.
     """
 
-    __slots__ = ("closing", "idle", "in_use", "lifo", "max_size", "opening", "waiting")
+    __slots__ = ("closing", "idle", "in_use", "lifo", "max_size", "opening", "size", "waiting")
 
     def __init__(self, max_size: float, *, lifo: bool = True) -> None:
         self.max_size = max_size
@@ -36,11 +39,7 @@ class Ledger(Generic[R, W]):
         self.opening = 0
         self.in_use = 0
         self.closing = 0
-
-    @property
-    def size(self) -> int:
-        """Entries in any state: each of them may hold a connection of the server."""
-        return self.opening + len(self.idle) + self.in_use + self.closing
+        self.size = 0
 
     def take(self) -> Entry[R] | None:
         """Lends an idle entry; `None` if there is none or somebody is in line before."""
@@ -75,6 +74,7 @@ class Ledger(Generic[R, W]):
         if self.size >= self.max_size:
             return None
         self.opening += 1
+        self.size += 1
         return Entry()
 
     def opened(self, entry: Entry[R]) -> W | None:
@@ -91,6 +91,7 @@ class Ledger(Generic[R, W]):
         if entry.state is not OPENING:
             raise AssertionError(f"bug: open failed of an entry that is {entry.state}")
         self.opening -= 1
+        self.size -= 1
         entry.state = CLOSED
 
     def retire(self, entry: Entry[R]) -> None:
@@ -109,6 +110,7 @@ class Ledger(Generic[R, W]):
         if entry.state is not CLOSING:
             raise AssertionError(f"bug: closed an entry that is {entry.state}")
         self.closing -= 1
+        self.size -= 1
         entry.state = CLOSED
 
     def check(self) -> None:
@@ -116,6 +118,8 @@ class Ledger(Generic[R, W]):
         bad = [entry for entry in self.idle if entry.state is not IDLE]
         if bad or min(self.opening, self.in_use, self.closing) < 0:
             raise AssertionError(f"bug: {bad!r} among the idle, or a negative count in {self!r}")
+        if self.size != self.opening + len(self.idle) + self.in_use + self.closing:
+            raise AssertionError(f"bug: {self!r} is not of size {self.size}")
         if self.waiting and self.idle:
             raise AssertionError(f"bug: {self!r} lets callers wait beside idle entries")
 

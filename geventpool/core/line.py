@@ -50,6 +50,7 @@ class Line(Generic[R]):
         self._blocked = 0.0  # for how long in sum the hub had no turn while somebody waited
         self._tick: Timer | None = None
         self._tick_due = 0.0
+        self._deadline = math.inf  # the earliest, perhaps of one who has left
         self._standing_since = 0.0
 
     def wait(self, deadline: float, now: float) -> Entry[R]:
@@ -69,13 +70,13 @@ class Line(Generic[R]):
         if deadline <= now:
             pool.opener.open_wanted(now, extra=1)
             raise self.timed_out(now, now, 0.0)
-        waiter = self._park(now)
+        waiter = self._park(now, deadline)
         me = getcurrent()
         try:
             pool.opener.want(waiter, now)
-            holders.waits(me, pool, waiter)
+            holders.waits[me] = pool, waiter
             pool.holders.refuse_deadlock()
-            if not waiter.wait(pool.clock, None if deadline == math.inf else deadline - now):
+            if not waiter.wait(pool.clock, None):
                 self.leave(waiter)
         except BaseException as error:
             if not isinstance(error, Exception):
@@ -83,7 +84,7 @@ class Line(Generic[R]):
             self.leave(waiter)
             raise
         finally:
-            holders.waits_no_more(me)
+            holders.waits.pop(me, None)
             self._waited(waiter)
         if waiter.value is not None:
             if waiter.value.state is CLOSED:
@@ -112,10 +113,13 @@ class Line(Generic[R]):
         """The pool is closed, or another process's. Never switches."""
         while self._pool.ledger.waiting:
             self.refuse_first(error)
+        self._stop_tick()
 
     def choose_next(self, now: float) -> None:
         """Sees to it that the one to be served next is the first in line. Never switches."""
         waiting = self._pool.ledger.waiting
+        if not self.patience.is_learnt and self._pool.limits.shed_after is None:
+            return
         if self._is_overloaded(now):
             self._shed(now, least=1)
             waiting.appendleft(waiting.pop())
@@ -148,7 +152,7 @@ class Line(Generic[R]):
             why,
         )
 
-    def _park(self, now: float) -> Waiter[Entry[R]]:
+    def _park(self, now: float, deadline: float) -> Waiter[Entry[R]]:
         pool = self._pool
         ledger, most = pool.ledger, pool.limits.max_waiting
         waiting = ledger.waiting
@@ -161,9 +165,17 @@ class Line(Generic[R]):
                 "overloaded",
             )
         waiter: Waiter[Entry[R]] = Waiter(now)
+        waiter.deadline = deadline
         if not waiting:
             self._standing_since = now
-        if self._tick is None:
+        keeps_alive = self._deadline < math.inf
+        if deadline < self._deadline:
+            self._deadline = deadline
+        if (
+            self._tick is None
+            or deadline < self._tick_due
+            or (self._deadline < math.inf) != keeps_alive
+        ):
             self._start_tick(now)
         waiter.blocked_before = self._blocked_by(now)
         pool.ledger.park(waiter)
@@ -180,10 +192,10 @@ class Line(Generic[R]):
             if why == "saturated" and entry.opened_at >= waiter.parked_at:
                 why = "connecting"  # for it
         pool.counters.waited(now - waiter.parked_at, why)
-        if not pool.ledger.waiting and self._tick is not None:
-            self._tick.stop()
-            self._tick = None
-        pool.draining.notify()
+        if not pool.ledger.waiting:
+            self._stop_tick()
+        if pool.draining.waiters:
+            pool.draining.notify()
 
     def _why(self, now: float, since: float, blocked_before: float) -> str:
         """What a caller that began to wait at `since` has waited for."""
@@ -202,16 +214,38 @@ class Line(Generic[R]):
         return self._blocked + (late if late > _NOTICEABLE else 0.0)
 
     def _start_tick(self, now: float) -> None:
-        self._tick_due = now + _TICK
-        self._tick = self._pool.clock.call_later(_TICK, self._ring, ref=False)
+        """One timer for all: it tells how late the hub is, and whose deadline has come.
+
+        A deadline keeps the process alive until it has come; a wait without one does not.
+        """
+        if self._tick is not None:
+            self._tick.stop()
+        self._tick_due = min(now + _TICK, self._deadline)
+        seconds = max(0.0, self._tick_due - now)
+        self._tick = self._pool.clock.call_later(seconds, self._ring, ref=self._deadline < math.inf)
+
+    def _stop_tick(self) -> None:
+        """Nobody waits any more."""
+        self._deadline = math.inf
+        if self._tick is not None:
+            self._tick.stop()
+            self._tick = None
 
     def _ring(self) -> None:
         now = self._pool.clock.now()
         self._blocked = self._blocked_by(now)
         self._tick = None
+        waiting = self._pool.ledger.waiting
         if self._is_overloaded(now):
             self._shed(now, least=0)
-        if self._pool.ledger.waiting:
+        if now >= self._deadline:
+            for waiter in waiting:
+                if now >= waiter.deadline:
+                    waiter.expire()
+            self._deadline = min(
+                (waiter.deadline for waiter in waiting if waiter.deadline > now), default=math.inf
+            )
+        if waiting:
             self._start_tick(now)
 
     def _is_overloaded(self, now: float) -> bool:

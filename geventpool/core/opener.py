@@ -97,6 +97,8 @@ class Opener(Generic[R]):
         """A caller has joined the line: opens for it, at once or when it has waited. Never switches."""
         pool = self._pool
         ledger = pool.ledger
+        if ledger.size >= ledger.max_size:
+            return  # `look` finds it when a place is free
         if self._failures < _PROOF and not (ledger.opening or ledger.in_use):
             # Nothing is on its way to this caller, so the pause after a failure is not for it: it
             # gets an attempt of its own, and that attempt's error.
@@ -188,7 +190,7 @@ class Opener(Generic[R]):
             return
         if not (ledger.opening or ledger.waiting):
             self.ramp = 1  # the burst is over
-        self._look_for_overdue(pool.clock.now())
+        self.look(pool.clock.now())
 
     def _attempt(self) -> R:
         """One open, bounded by `connect_timeout`."""
@@ -239,15 +241,17 @@ class Opener(Generic[R]):
             pool.line.refuse_first(error)
             error = _again(error)
 
-    def _look_for_overdue(self, now: float) -> None:
-        """Opens for those who have waited as long as an open takes; sets the timer for the next."""
+    def look(self, now: float) -> None:
+        """Opens for those who have waited as long as an open takes; sets the timer for the next.
+
+        To be called when a place has become free. Never switches.
+        """
         for waiter in self._pool.ledger.waiting:
             if waiter.is_overdue:
                 continue
             left = waiter.parked_at + self.connect_time - now
-            if left > 1e-6 or not self.connect_time:
-                if self.connect_time:
-                    self._ring_by(now + left)
+            if left > 1e-6:
+                self._ring_by(now + left)
                 break
             self.unwant(waiter)
             waiter.is_overdue = True
@@ -269,7 +273,7 @@ class Opener(Generic[R]):
 
     def _ring(self) -> None:
         self._stop_timer()
-        self._look_for_overdue(self._pool.clock.now())
+        self.look(self._pool.clock.now())
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -27,6 +27,11 @@ class Patience:
         self._count = 0
         self._last = -math.inf
 
+    @property
+    def is_learnt(self) -> bool:
+        """Has it seen enough to say anything?"""
+        return self._count >= _ENOUGH
+
     def ended(self, age: float, now: float) -> None:
         """A caller was killed, so many seconds after it had asked."""
         if now - self._last > max(5.0, 10.0 * self._mean):

@@ -115,7 +115,7 @@ class ResourcePool(Generic[R]):
         entry = ledger.take()
         if entry is None:
             self.policy.requested(now)
-            entry = self._acquire_slowly(entry, now, timeout)
+            entry = self.line.wait(math.inf if timeout is None else now + timeout, now)
         else:  # as in `_take`, for one frame less
             if entry.watch is not None:
                 entry.watch.stop()
@@ -242,7 +242,7 @@ class ResourcePool(Generic[R]):
         while ledger.idle and ledger.size - ledger.closing > ledger.max_size:
             self.discard(ledger.idle[0], "resized")
         self.is_oversize = ledger.size - ledger.closing > ledger.max_size
-        self.opener.open_wanted(self.clock.now())
+        self.opener.look(self.clock.now())
         self.cleaner.arm()
 
     @threads.in_owners_thread
@@ -391,9 +391,9 @@ class ResourcePool(Generic[R]):
         except Exception:
             log.exception("%r: error in the background", self)
 
-    def _acquire_slowly(
-        self, entry: Entry[R] | None, now: float, timeout: float | None
-    ) -> Entry[R]:
+    def _acquire_slowly(self, taken: Entry[R], now: float, timeout: float | None) -> Entry[R]:
+        """Takes a second look at an entry; if it will not do, at the next."""
+        entry: Entry[R] | None = taken
         deadline = math.inf if timeout is None else now + timeout
         while entry is not None:
             try:
@@ -450,7 +450,7 @@ class ResourcePool(Generic[R]):
         self.entries.discard(entry)
         if entry.state is not CLOSED:  # else the process has forked while it was being closed
             self.ledger.closed(entry)
-        self.opener.open_wanted(self.clock.now())
+        self.opener.look(self.clock.now())
 
     def begin_again_after_fork(self) -> None:
         """The child's part of a fork: an empty pool, and nothing of the parent's is touched."""

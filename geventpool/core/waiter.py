@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
@@ -61,6 +62,7 @@ class Waiter(Generic[T]):
         error: what it was refused with.
         is_settled: one of the two has come.
         parked_at: when it began to wait, in seconds of the pool's clock.
+        deadline: when somebody is to call `expire`; for `wait` itself it means nothing.
         blocked_before: for how long in sum the hub had been seen without a turn when it began.
         wants_open: the policy would not have it wait for a return.
         is_overdue: it has waited for as long as an open takes.
@@ -70,6 +72,7 @@ class Waiter(Generic[T]):
         "_greenlet",
         "_is_expired",
         "blocked_before",
+        "deadline",
         "error",
         "is_overdue",
         "is_settled",
@@ -83,6 +86,7 @@ class Waiter(Generic[T]):
         self.error: BaseException | None = None
         self.is_settled = False
         self.parked_at = parked_at
+        self.deadline = math.inf
         self.blocked_before = 0.0
         self.wants_open = False
         self.is_overdue = False
@@ -112,7 +116,7 @@ class Waiter(Generic[T]):
         Raises:
             BaseException: whatever was thrown into the greenlet. `value` may be set all the same.
         """
-        timer = None if seconds is None else clock.call_later(seconds, self._expire, ref=True)
+        timer = None if seconds is None else clock.call_later(seconds, self.expire, ref=True)
         hub = get_hub()
         try:
             # A loop, because anybody may switch to a greenlet that is not theirs.
@@ -132,7 +136,8 @@ class Waiter(Generic[T]):
         self.is_settled = True
         get_hub().loop.run_callback(self._wake)
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """Its time is over: `wait` returns False, if nothing has come. Never switches."""
         self._is_expired = True
         get_hub().loop.run_callback(self._wake)
 

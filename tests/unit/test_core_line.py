@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -138,6 +141,52 @@ def test_a_short_line_is_served_in_order_even_with_shedding_on(driver, clock) ->
     assert [one.successful() for one in both] == [True, False]
     both[0].get().close()
     both[1].get().close()
+
+
+def test_everybody_has_a_deadline_of_his_own(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=1)
+    held = pool.connection()
+    ended: dict[float | None, float] = {}
+
+    def client(timeout: float | None) -> None:
+        with suppress(PoolTimeout):
+            pool.connection(timeout).close()
+        ended[timeout] = round(clock.now() - start, 6)
+
+    start = clock.now()
+    for timeout in (None, 30.0, 5.0, 0.03, 12.0, 0.05):
+        gevent.spawn(client, timeout)
+        settle()
+    clock.advance(40)
+    assert ended == {0.03: 0.03, 0.05: 0.05, 5.0: 5.0, 12.0: 12.0, 30.0: 30.0}
+    held.close()
+    settle()
+    assert ended[None] == 40
+    assert clock.pending == 0
+
+
+def test_a_wait_without_a_deadline_keeps_no_process_alive() -> None:
+    code = (
+        "import gevent; from geventpool import ConnectionPool; from geventpool.testing import FakeDriver\n"
+        "pool = ConnectionPool(FakeDriver().connect, max_size=1)\n"
+        "held = pool.connection()\n"
+        "gevent.spawn(lambda: pool.connection(timeout={}))\n"
+        "began = __import__('time').monotonic()\n"
+        "print(gevent.wait(timeout=1), __import__('time').monotonic() - began > 0.3)\n"
+    )
+    for timeout, expected in (("None", "True False\n"), ("0.4", "True True\n")):
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from gevent import monkey; monkey.patch_all()\n" + code.format(timeout),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.stdout == expected, done.stderr
 
 
 def overload(pool: ConnectionPool, clock: FakeClock, patience: float, seconds: float) -> list[bool]:
