@@ -154,6 +154,11 @@ class Opener(Generic[R]):
             self._greenlets.add(opening)
             self._began_at = now
 
+    def doubt(self) -> None:
+        """A resource was found dead: the other side may be, so it is to prove itself again."""
+        self._successes = 0
+        self.ramp = 1
+
     def stop(self) -> None:
         """Starts nothing more of itself: the pool is closed or disposed of."""
         self.ahead = 0

@@ -39,6 +39,9 @@ R = TypeVar("R")
 
 log = logging.getLogger("geventpool")
 
+# Causes for which an entry is closed that may mean that the other side is gone.
+_SIGNS_OF_DEATH = ("dead", "invalidated")
+
 # A close that takes longer is given up: the peer is not there, and the place is needed.
 _LONGEST_CLOSE = 5.0
 
@@ -334,6 +337,8 @@ class ResourcePool(Generic[R]):
         self.renewal.forget(entry)
         entry.cause = cause
         self.counters.closed[cause] += 1
+        if cause in _SIGNS_OF_DEATH:
+            self.opener.doubt()
         if was_in_use:
             now = self.clock.now()
             disown(entry)

@@ -52,15 +52,20 @@ def format_capture(stack: Stack) -> str:
 
 
 def frame_of(greenlet: Any) -> FrameType | None:
-    """The innermost frame of a live greenlet."""
+    """The innermost frame of a live greenlet that is the program's own; else the innermost."""
+    innermost: FrameType | None = getattr(greenlet, "gr_frame", None)
     if greenlet is getcurrent():
-        return sys._getframe(1)
-    frame: FrameType | None = getattr(greenlet, "gr_frame", None)
-    return frame
+        innermost = sys._getframe(1)
+    frame = innermost
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _MACHINERY:
+            return frame
+        frame = frame.f_back
+    return innermost
 
 
 def format_greenlet(greenlet: Any) -> str:
-    """The stack of a live greenlet as it is now, outermost first."""
+    """The stack of a live greenlet as it is now, outermost first, from the program's own code on."""
     frame = frame_of(greenlet)
     return "" if frame is None else "".join(traceback.format_stack(frame, SHOWN))
 
@@ -76,12 +81,7 @@ def name_of(greenlet: Any) -> str:
 
 def place_of(greenlet: Any) -> str:
     """Where in the program's own code a live greenlet is, in a few words."""
-    frame = innermost = frame_of(greenlet)
-    while frame is not None:
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _MACHINERY:
-            break
-        frame = frame.f_back
-    frame = frame or innermost
+    frame = frame_of(greenlet)
     if frame is None:
         return "somewhere"
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
