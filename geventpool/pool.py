@@ -31,6 +31,10 @@ from .drivers.base import Ghost, Idle, State
 from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
 
+# Idle for longer than this, a socket is looked at (0.3 µs) before it is lent: the hub may have had no
+# turn, and so its watcher no say.
+_SURE_FOR = 1.0
+
 _warned: set[str] = set()
 _UNSAID: Any = object()
 
@@ -201,6 +205,7 @@ def _limits(config: PoolConfig) -> Limits:
         lifetime=config.lifetime,
         lifo=config.use_lifo,
         looks_first=config.pre_ping,
+        sure_for=min(_SURE_FOR, config.ping_after),
         connect_timeout=config.connect_timeout,
         max_waiting=config.max_waiting,
         shed_after=config.shed_after,

@@ -58,6 +58,7 @@ class Limits:
     lifetime: float = math.inf
     lifo: bool = True
     looks_first: bool = False
+    sure_for: float = 1.0
     connect_timeout: float = 10.0
     max_waiting: int | None = None
     shed_after: float | None = None

@@ -30,9 +30,6 @@ R = TypeVar("R")
 log = logging.getLogger("geventpool")
 
 _READ = 1
-# Idle for longer than this, a socket is looked at (0.3 µs) before it is lent: the hub may have had no
-# turn, and so its watcher no say.
-_SURE_FOR = 1.0
 _HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | select.POLLNVAL
 _PEEK = _socket.MSG_PEEK | _socket.MSG_DONTWAIT
 # gevent's own `poll` would switch.
@@ -125,7 +122,7 @@ class Liveness(Generic[R]):
         pool = self._pool
         entry.idle_since = now
         entry.waited = 0.0
-        sure_until = now + _SURE_FOR
+        sure_until = now + pool.limits.sure_for
         entry.sure_until = sure_until if sure_until < entry.expires_at else entry.expires_at
         try:
             fd, watch = pool.handlers.fileno(entry.resource), entry.watch

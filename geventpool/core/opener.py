@@ -228,7 +228,9 @@ class Opener(Generic[R]):
         pool.counters.open_errors += 1
         self.ramp = 1
         self._successes = 0
-        self.last_error = error
+        if isinstance(error, ConnectTimeout):
+            error.__traceback__ = None  # it would keep alive what was given up
+        self.last_error = _again(error).with_traceback(None)
         self.is_full = pool.handlers.is_full(error)
         if self.is_full or isinstance(error, ConnectTimeout):
             self._failures = max(self._failures, _PROOF - 1)  # no need to see it three times

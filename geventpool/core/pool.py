@@ -363,7 +363,7 @@ class ResourcePool(Generic[R]):
             self._close_in_time(entry)
         finally:
             try:
-                if ghost is not None:
+                if ghost is not None and entry.cause != "dead":  # nobody would answer
                     is_gone = self.handlers.lay(ghost)
                     self.counters.cancelled += is_gone
                     self.counters.cancel_failures += not is_gone

@@ -31,13 +31,17 @@ def is_sound(pool: ResourcePool[R], entry: Entry[R], now: float, deadline: float
         # timeout=0 never switches: somebody else checks, the next caller has the use of it.
         pool.in_background(partial(_check_and_return, pool), entry)
         return False
-    limit = gevent.Timeout.start_new(None if deadline == math.inf else deadline - now)
+    patience = pool.limits.connect_timeout
+    limit = gevent.Timeout.start_new(min(deadline - now, patience))
     try:
         return _check(pool, entry)
     except gevent.Timeout as error:
         if error is not limit:
             raise
-        raise pool.line.timed_out(pool.clock.now(), now, 0.0) from None
+        if deadline - now <= patience:
+            raise pool.line.timed_out(pool.clock.now(), now, 0.0) from None
+        _bury(pool, entry)  # nobody answers, nor would later
+        return False
     finally:
         limit.close()
 
@@ -46,14 +50,19 @@ def _check(pool: ResourcePool[R], entry: Entry[R]) -> bool:
     """Pings. The caller owns the entry; if it comes to harm, so does nobody else."""
     pool.counters.pings += 1
     is_alive = pool.handlers.check(entry.resource)
-    if not is_alive:
-        pool.discard(entry, "dead")
-        for other in pool.ledger.idle:  # what killed it has perhaps killed them
-            other.is_suspect = True
-            other.sure_until = -math.inf
-        return False
-    entry.is_suspect = False
-    return True
+    if is_alive:
+        entry.is_suspect = False
+    else:
+        _bury(pool, entry)
+    return is_alive
+
+
+def _bury(pool: ResourcePool[R], entry: Entry[R]) -> None:
+    """It is dead, and what killed it has perhaps killed the others."""
+    pool.discard(entry, "dead")
+    for other in pool.ledger.idle:
+        other.is_suspect = True
+        other.sure_until = -math.inf
 
 
 def _check_and_return(pool: ResourcePool[R], entry: Entry[R]) -> None:

@@ -432,7 +432,14 @@ class GeventPool(Door, Pool):
         if type(self._dialect) is _ConnDialect:
             is_alive = drivers.driver_for(connection).ping(connection)
         else:
-            is_alive = self._dialect._do_ping_w_event(connection)
+            try:
+                is_alive = self._dialect._do_ping_w_event(connection)
+            except Exception as failure:
+                # Some dialects set autocommit back in a `finally`, which fails after a kill.
+                kill = _kill_behind(failure)
+                if kill is None:
+                    raise
+                raise kill from None
         if not is_alive:
             error = exc.InvalidatePoolError()
             self.logger.info(
@@ -457,6 +464,14 @@ class GeventPool(Door, Pool):
         fairy = Fairy(self, record.dbapi_connection, record, self._should_log_debug())
         record.fairy_ref = weakref.ref(fairy)
         fairy._checkin()
+
+
+def _kill_behind(error: BaseException) -> BaseException | None:
+    """What was thrown into the greenlet before this error took its place, if anything was."""
+    cause: BaseException | None = error
+    while cause is not None and isinstance(cause, Exception):
+        cause = cause.__context__
+    return cause
 
 
 def _sqlalchemys(config: PoolConfig) -> Any:

@@ -1,0 +1,759 @@
+"""Servers that die, refuse, hang and come back, and networks that cut, stall and forget, under load.
+
+After each: the books are right, the server has as many connections as the pool counts, and the whole
+maximum can be borrowed at once. Times are asserted only where a limit is the subject, and then against
+the time-out that would otherwise be waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gevent
+import pytest
+from sqlalchemy import Connection, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
+
+from geventpool import PoolTimeout
+from geventpool.errors import ConnectTimeout
+from geventpool.sqlalchemy import GeventPool
+from tools.servers import MariaDB, PostgreSQL
+
+from ..integration.dbapi import eventually, open_connection, run, set_autocommit
+from ..integration.proxy import Proxy
+from .server_side import Observer, make_databases
+
+DRIVERS = ["pymysql", "psycopg", "psycopg2"]
+MAX_SIZE, GREENLETS = 5, 20
+# The pool's own time-out: nobody is to wait for it, and who hangs does so for longer than LONGEST.
+TIMEOUT, LONGEST = 30.0, 20.0
+CONNECT_TIMEOUT = 0.5
+# The opener's longest pause, and what a machine with other work may add.
+STEP, SLACK = 1.0, 1.0
+PROOF = 3  # successes after which the ramp may be left behind by who has waited
+
+_tokens = itertools.count(1)
+
+
+class Connects:
+    """Every attempt to connect passes here; it is asserted that they keep to the ramp.
+
+    Attributes:
+        begun: when each of them began.
+        failed: when those began that came to nothing.
+        in_flight: those that are under way.
+        herds: (attempts under way, how many might be), where it was too many.
+    """
+
+    def __init__(self) -> None:
+        self.begun: list[float] = []
+        self.failed: list[float] = []
+        self.in_flight = 0
+        self.herds: list[tuple[int, int]] = []
+        self._successes = 0  # since the last failure
+        self._before, self._failed_at = 1, 0.0  # how many might be before it, and when it was
+
+    def connect(self, dialect: Any, _record: Any, args: Any, kwargs: Any) -> Any:
+        began = time.monotonic()
+        self.begun.append(began)
+        self.in_flight += 1
+        may = self._may()
+        if began - self._failed_at < 0.05:  # it was decided upon before that, and begins now
+            may = max(may, self._before)
+        if self.in_flight > may:
+            self.herds.append((self.in_flight, may))
+        try:
+            connection = dialect.connect(*args, **kwargs)
+        except BaseException:
+            self._before, self._failed_at = self._may(), time.monotonic()
+            self._successes = 0
+            self.failed.append(began)
+            raise
+        finally:
+            self.in_flight -= 1
+        self._successes += 1
+        return connection
+
+    def _may(self) -> int:
+        return self._successes + 1 if self._successes < PROOF else MAX_SIZE
+
+
+class Scene:
+    """A pool on a server, perhaps through a proxy, and what the server itself says.
+
+    Args:
+        url: of the database.
+        proxy: stands between.
+        **settings: of the pool.
+
+    Attributes:
+        connects: the attempts to connect.
+        observer: a connection beside the pool, and the proxy.
+    """
+
+    def __init__(self, url: str, proxy: Proxy | None = None, **settings: Any) -> None:
+        self._url = url
+        self.engine = create_engine(
+            proxy.url(url) if proxy else url,
+            poolclass=GeventPool,
+            # What is idle stays: what becomes of it is the subject, and not the sizing.
+            **{"max_size": MAX_SIZE, "min_idle": MAX_SIZE, "pool_timeout": TIMEOUT, **settings},
+        )
+        self.connects = Connects()
+        event.listen(self.engine, "do_connect", self.connects.connect)
+        self.observer = Observer(url)
+        self.most = 0
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.dispose()
+        self.observer.close()
+
+    @property
+    def pool(self) -> GeventPool:
+        assert isinstance(self.engine.pool, GeventPool)
+        return self.engine.pool
+
+    @property
+    def is_mysql(self) -> bool:
+        return self.observer.is_mysql
+
+    def nap(self, seconds: float) -> Any:
+        """A query that takes so long."""
+        return text(f"select {'sleep' if self.is_mysql else 'pg_sleep'}({seconds})")
+
+    def ask(self, connection: Connection) -> None:
+        """Is the answer this question's?"""
+        token = next(_tokens)
+        assert connection.execute(text(f"select {token}")).scalar_one() == token
+
+    def request(self, nap: float = 0.0) -> None:
+        with self.engine.connect() as connection:
+            if nap:
+                connection.execute(self.nap(nap))
+            self.ask(connection)
+
+    def lend(self, count: int) -> list[Connection]:
+        """So many at once, each of which answers."""
+        with gevent.Timeout(LONGEST):
+            lent = [self.engine.connect() for _ in range(count)]
+            for connection in lent:
+                self.ask(connection)
+        return lent
+
+    def fill(self, count: int = MAX_SIZE) -> None:
+        """From now on so many are idle."""
+        for connection in self.lend(count):
+            connection.close()
+        assert self.pool.stats().idle == count
+
+    def age(self) -> None:
+        """As if what is idle had been so for an hour."""
+        for entry in self.pool.core.ledger.idle:
+            entry.idle_since -= 3600
+            entry.sure_until = 0.0
+
+    def observe_again(self) -> None:
+        """After the server was gone."""
+        self.observer = Observer(self._url)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """The server is asked all the time how many connections there are; nobody else asks meanwhile."""
+
+        def watch() -> None:
+            while goes_on:
+                self.most = max(self.most, len(self.observer.ids()))
+                gevent.sleep(0.01)
+
+        goes_on = True
+        watcher = gevent.spawn(watch)
+        try:
+            yield
+        finally:
+            goes_on = False
+            watcher.get(timeout=LONGEST)
+
+    def kill_all(self) -> int:
+        """Ends all connections but the observer's, and sees that they are gone."""
+        victims = self.observer.ids()
+        kill = "kill {}" if self.is_mysql else "select pg_terminate_backend({})"
+        for victim in victims:
+            with contextlib.suppress(OperationalError):  # the pool has closed it itself by now
+                self.observer.connection.execute(text(kill.format(victim)))
+        assert eventually(lambda: not self.observer.ids() & victims)
+        return len(victims)
+
+    def assert_right(self, maximum: int = MAX_SIZE) -> None:
+        """What must be true after anything."""
+        pool = self.pool
+
+        def figures() -> tuple[int, ...]:
+            stats = pool.stats()
+            return stats.in_use, stats.waiting, stats.opening, stats.closing
+
+        pool.core.ledger.check()
+        eventually(lambda: not any(figures()))
+        assert figures() == (0, 0, 0, 0), "(in use, waiting, opening, closing)"
+        self.observer.assert_settles(lambda: pool.stats().size)
+        lent = self.lend(maximum)
+        if maximum == MAX_SIZE:
+            with pytest.raises(PoolTimeout):
+                pool.core.acquire(0)
+        while lent:
+            lent.pop().close()
+        pool.core.ledger.check()
+        assert figures() == (0, 0, 0, 0), "(in use, waiting, opening, closing)"
+        self.observer.assert_settles(lambda: pool.stats().size)
+        assert self.connects.herds == [], "(connects under way, how many might be)"
+
+
+def outcome(what: Callable[[], Any]) -> Any:
+    """Its result, or the error that it raised."""
+    try:
+        return what()
+    except (DBAPIError, PoolTimeout, gevent.Timeout) as error:
+        return error
+
+
+def all_at_once(scene: Scene, requests: int = 1) -> list[gevent.Greenlet]:
+    """Greenlets that ask so often each; their values are the errors, or `None`."""
+
+    def work() -> None:
+        for _ in range(requests):
+            scene.request(nap=0.005 if requests > 1 else 0.0)
+
+    return [gevent.spawn(outcome, work) for _ in range(GREENLETS)]
+
+
+def assert_served(workers: list[gevent.Greenlet], seconds: float = LONGEST) -> None:
+    gevent.joinall(workers, timeout=seconds)
+    hanging = sum(not worker.dead for worker in workers)
+    gevent.killall(workers)
+    assert hanging == 0
+    assert [worker.value for worker in workers] == [None] * len(workers)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A request of the load."""
+
+    began: float
+    ended: float
+    error: BaseException | None
+
+
+class Load:
+    """Greenlets that ask all the time.
+
+    Attributes:
+        ended: their requests.
+    """
+
+    def __init__(self, scene: Scene, pause: float = 0.01) -> None:
+        self._scene, self._pause = scene, pause
+        self._goes_on = True
+        self.ended: list[Ended] = []
+        self._workers = [gevent.spawn(self._work) for _ in range(GREENLETS)]
+
+    def _work(self) -> None:
+        while self._goes_on:
+            began, problem = time.monotonic(), None
+            try:
+                self._scene.request()
+            except (DBAPIError, SQLAlchemyTimeout) as error:
+                problem = error
+            self.ended.append(Ended(began, time.monotonic(), problem))
+            gevent.sleep(self._pause)
+
+    def stop(self) -> None:
+        """Waits until all have ended; what they raised that no server explains is raised here."""
+        self._goes_on = False
+        gevent.joinall(self._workers, timeout=LONGEST, raise_error=True)
+        assert all(worker.dead for worker in self._workers), "a request hangs"
+
+    def wait_for_recovery(self, seconds: float) -> bool:
+        """Waits until as many requests in a row have been served as there are greenlets, twice over."""
+
+        enough = 2 * GREENLETS
+        return eventually(lambda: not any(one.error for one in self.ended[-enough:]), seconds)
+
+    def errors(self) -> list[Ended]:
+        return [one for one in self.ended if one.error is not None]
+
+
+@pytest.fixture(scope="module")
+def url_of(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
+    yield from make_databases(request, "geventpool_failing", lambda engine: None)
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def url(url_of: Callable[[str], str], driver: str) -> str:
+    return url_of(driver)
+
+
+@pytest.fixture(scope="module")
+def proxy_to() -> Iterator[Callable[[str], Proxy]]:
+    """One for each server, because a process takes a moment to start."""
+    with contextlib.ExitStack() as running:
+
+        @functools.cache
+        def proxy_to(host: str, port: int) -> Proxy:
+            return running.enter_context(Proxy(host, port))
+
+        yield lambda url: proxy_to(make_url(url).host or "", make_url(url).port or 0)
+
+
+@pytest.fixture
+def proxy(url: str, proxy_to: Callable[[str], Proxy]) -> Iterator[Proxy]:
+    proxy = proxy_to(url)
+    yield proxy
+    proxy.resume()
+    proxy.accept()
+    proxy.cut()
+    assert eventually(lambda: proxy.figures().live == 0)
+
+
+# The shared servers are asked for, because they skip loudly where there are none.
+@pytest.mark.parametrize(
+    ("driver", "shared", "kind"),
+    [("pymysql", "mariadb", MariaDB), ("psycopg", "postgresql", PostgreSQL)],
+)
+def test_while_a_server_is_down_callers_fail_fast_and_its_return_is_found_within_a_second(
+    request: pytest.FixtureRequest, driver: str, shared: str, kind: Callable[[], Any]
+) -> None:
+    request.getfixturevalue(shared)
+    with kind() as server, Scene(server.url(driver)) as scene:
+        load = Load(scene)
+        with scene.watching():
+            gevent.sleep(0.5)
+        scene.observer.close()
+        assert len(load.ended) > GREENLETS
+        assert load.errors() == []
+        down_at = time.monotonic()
+        server.kill()
+        gevent.sleep(1.0)
+        server.start()
+        up_at = time.monotonic()
+        scene.observe_again()
+        with scene.watching():
+            assert load.wait_for_recovery(STEP + SLACK)
+            gevent.sleep(0.3)
+        load.stop()
+        assert scene.most <= MAX_SIZE
+        assert_failed_fast(load, scene.connects, down_at, up_at)
+        assert_recovered(load, scene.connects, up_at)
+        scene.assert_right()
+
+
+def assert_failed_fast(load: Load, connects: Connects, down_at: float, up_at: float) -> None:
+    errors = load.errors()
+    kinds = {type(one.error) for one in errors}
+    assert kinds == {OperationalError}, "the database's own error, and not the pool's time-out"
+    assert min(one.ended for one in errors) >= down_at
+    longest = max(one.ended - one.began for one in load.ended)
+    print(f"{len(errors)} errors, the longest request took {longest:.3f} s")
+    assert longest < STEP + SLACK, "nobody waits for what does not come"
+    attempts = sum(down_at < began < up_at for began in connects.begun)
+    refused = sum(one.ended < up_at for one in errors)
+    print(f"{attempts} attempts while down, {refused} requests refused")
+    # An attempt's error alone would reach those who are in line by then, each greenlet once.
+    assert refused > 2 * GREENLETS * attempts, "most are told the last error"
+
+
+def assert_recovered(load: Load, connects: Connects, up_at: float) -> None:
+    first = min(one.ended for one in load.ended if one.error is None and one.ended > up_at)
+    last = max(one.ended for one in load.errors())
+    print(f"first success {first - up_at:.3f} s, last error {last - up_at:.3f} s after the return")
+    assert [began - up_at for began in connects.failed if began > up_at] == []
+    assert max(first, last) - up_at < STEP + SLACK
+
+
+def test_all_connections_killed_by_the_server_cost_one_error_where_they_were_in_use_and_none_idle(
+    url: str,
+) -> None:
+    with Scene(url) as scene:
+        scene.fill()
+        in_use = scene.lend(2)
+        assert scene.kill_all() == MAX_SIZE
+        assert eventually(lambda: scene.pool.stats().idle == 0), "gone before anybody asks"
+        for _ in range(50):
+            scene.request()
+        for connection in in_use:
+            with pytest.raises(OperationalError):
+                scene.ask(connection)
+            connection.close()
+        for _ in range(50):
+            scene.request()
+        scene.assert_right()
+
+
+def test_all_connections_killed_under_load_cost_at_most_one_error_each(url: str) -> None:
+    with Scene(url) as scene:
+        scene.fill()
+        load = Load(scene, pause=0.002)
+        gevent.sleep(0.1)
+        killed = scene.kill_all()
+        gevent.sleep(0.2)
+        load.stop()
+        assert killed == MAX_SIZE
+        assert len(load.errors()) <= killed
+        assert {type(one.error) for one in load.errors()} <= {OperationalError}
+        scene.assert_right()
+
+
+def test_connections_reset_by_the_network_cost_one_error_where_they_were_in_use_and_none_idle(
+    url: str, proxy: Proxy
+) -> None:
+    with Scene(url, proxy) as scene:
+        scene.fill()
+        in_use = scene.lend(2)
+        proxy.cut()
+        assert eventually(lambda: scene.pool.stats().idle == 0), "gone before anybody asks"
+        for _ in range(50):
+            scene.request()
+        for connection in in_use:
+            with pytest.raises(OperationalError):
+                scene.ask(connection)
+            connection.close()
+        for _ in range(50):
+            scene.request()
+        scene.assert_right()
+
+
+ROOM = 3
+
+
+def administer(driver: str, url: str, *statements: str) -> list[Any]:
+    """Runs them with all rights. Returns what the last one gives."""
+    with contextlib.closing(open_connection(driver, url)) as administrator:
+        set_autocommit(driver, administrator, True)
+        return [run(administrator, statement) for statement in statements][-1]
+
+
+@pytest.fixture
+def limited(url: str, driver: str) -> Iterator[str]:
+    """The URL of a user whom the server allows ROOM connections."""
+    where = make_url(url)
+    if driver == "pymysql":
+        made = [
+            "create or replace user few@'%' identified by 'few'",
+            f"grant usage on *.* to few@'%' with max_user_connections {ROOM}",
+            f"grant select on {where.database}.* to few@'%'",
+        ]
+        theirs = "select id from information_schema.processlist where user = 'few'"
+    else:
+        made = [
+            "drop role if exists few",
+            f"create role few login password 'few' connection limit {ROOM}",
+        ]
+        theirs = "select pid from pg_stat_activity where usename = 'few'"
+    administer(driver, url, *made)
+    yield where.set(username="few", password="few").render_as_string(hide_password=False)
+    # Those of the next test are to find all the room that there is.
+    assert eventually(lambda: not administer(driver, url, theirs))
+    administer(driver, url, "drop user few")
+
+
+@pytest.fixture
+def others(limited: str, driver: str) -> Iterator[contextlib.ExitStack]:
+    """Somebody else's connections, which take all the room that there is."""
+    with contextlib.ExitStack() as others:
+        for _ in range(ROOM):
+            others.enter_context(contextlib.closing(open_connection(driver, limited)))
+        yield others
+
+
+class Limited(Scene):
+    """A pool of a user who may have few connections; the observer is another user."""
+
+    def __init__(self, url: str, limited: str, **settings: Any) -> None:
+        super().__init__(url, **settings)
+        self.engine.dispose()
+        self.engine = create_engine(
+            limited,
+            poolclass=GeventPool,
+            **{"max_size": MAX_SIZE, "min_idle": MAX_SIZE, "pool_timeout": TIMEOUT, **settings},
+        )
+        event.listen(self.engine, "do_connect", self.connects.connect)
+
+
+def test_a_server_with_less_room_than_the_pool_serves_everybody_from_what_comes_back(
+    url: str, limited: str
+) -> None:
+    with Limited(url, limited) as scene:
+        with scene.watching():
+            assert_served(all_at_once(scene, requests=10))
+        assert scene.most <= ROOM + 1, "one that is just being refused may be seen"
+        assert scene.connects.failed, "the pool has met the limit"
+        assert len(scene.connects.failed) < GREENLETS, "and does not run against it all the time"
+        scene.assert_right(maximum=ROOM)
+
+
+def test_when_somebody_else_has_all_the_room_callers_wait_until_there_is_some(
+    url: str, limited: str, others: contextlib.ExitStack
+) -> None:
+    with Limited(url, limited) as scene:
+        workers = all_at_once(scene)
+        gevent.sleep(0.5)
+        assert not any(worker.dead for worker in workers), "nobody fails"
+        assert scene.pool.stats().waiting == GREENLETS
+        assert len(scene.connects.begun) < 10, "there is a pause between the attempts"
+        others.close()
+        began = time.monotonic()
+        assert_served(workers)
+        print(f"served {time.monotonic() - began:.3f} s after there was room")
+        assert time.monotonic() - began < STEP + SLACK
+        scene.assert_right(maximum=ROOM)
+
+
+def test_when_somebody_else_keeps_all_the_room_callers_are_told_so_at_their_deadline(
+    url: str, limited: str, others: contextlib.ExitStack, driver: str
+) -> None:
+    with Limited(url, limited, pool_timeout=0.3) as scene:
+        workers = all_at_once(scene)
+        gevent.joinall(workers, timeout=LONGEST)
+        words = "max_user_connections" if driver == "pymysql" else "too many connections for role"
+        for worker in workers:
+            assert isinstance(worker.value, PoolTimeout)
+            assert isinstance(worker.value, SQLAlchemyTimeout)
+            assert worker.value.why == "saturated"
+            assert words in str(worker.value)
+        others.close()
+        assert eventually(lambda: outcome(scene.request) is None)
+        scene.assert_right(maximum=ROOM)
+
+
+@pytest.mark.parametrize("at_connect", [True, False], ids=["no answer to SYN", "no greeting"])
+def test_connects_that_hang_are_bounded_and_hinder_nobody_who_has_a_connection(
+    url: str, proxy: Proxy, at_connect: bool
+) -> None:
+    with Scene(url, proxy, connect_timeout=CONNECT_TIMEOUT) as scene:
+        is_over = [False]
+        holders = [gevent.spawn(hold, scene, is_over) for _ in range(2)]
+        assert eventually(lambda: scene.pool.stats().in_use == 2)
+        proxy.black_hole(at_connect=at_connect)
+        with pytest.raises(gevent.Timeout) as caught:
+            with gevent.Timeout(0.1) as limit:
+                scene.request()
+        assert caught.value is limit
+        began = time.monotonic()
+        told = outcome(scene.request)
+        print(f"the attempt was given up after {time.monotonic() - began:.3f} s")
+        assert time.monotonic() - began < CONNECT_TIMEOUT + STEP + SLACK
+        assert isinstance(told, ConnectTimeout)
+        assert isinstance(told, SQLAlchemyTimeout)
+        proxy.accept()
+        began = time.monotonic()
+        others = scene.lend(MAX_SIZE - 2)
+        print(f"recovered {time.monotonic() - began:.3f} s after the network")
+        assert time.monotonic() - began < STEP + SLACK
+        for connection in others:
+            connection.close()
+        is_over[0] = True
+        gevent.joinall(holders, timeout=LONGEST, raise_error=True)
+        assert all(holder.value > 20 for holder in holders), "who had a connection went on"
+        scene.assert_right()
+
+
+def hold(scene: Scene, is_over: list[bool]) -> int:
+    """Keeps one connection and uses it. Returns how often."""
+    with scene.engine.connect() as connection:
+        for count in itertools.count():
+            scene.ask(connection)
+            gevent.sleep(0.01)
+            if is_over[0]:
+                return count
+    raise AssertionError("never reached")
+
+
+def test_while_all_connects_hang_one_is_tried_at_a_time_and_the_others_are_told_at_once(
+    url: str, proxy: Proxy
+) -> None:
+    with Scene(url, proxy, connect_timeout=CONNECT_TIMEOUT) as scene:
+        proxy.black_hole()
+        assert isinstance(outcome(scene.request), ConnectTimeout)
+        assert len(scene.connects.begun) == 1
+        load = Load(scene)
+        gevent.sleep(1.5 * CONNECT_TIMEOUT)
+        tried, refused = len(scene.connects.begun) - 1, len(load.errors())
+        print(f"{tried} attempts, {refused} requests refused")
+        assert refused > 2 * GREENLETS * (1 + tried), "most are told the last error"
+        assert len(load.errors()) == len(load.ended)
+        proxy.accept()
+        up_at = time.monotonic()
+        # An attempt into the hole may be under way.
+        assert load.wait_for_recovery(CONNECT_TIMEOUT + STEP + SLACK)
+        load.stop()
+        first = min(one.ended for one in load.ended if one.error is None) - up_at
+        last = max(one.ended for one in load.errors()) - up_at
+        print(f"first success {first:.3f} s, last error {last:.3f} s after the return")
+        scene.assert_right()
+
+
+def test_a_connect_that_was_given_up_is_closed_though_its_error_is_kept(
+    url: str, proxy: Proxy
+) -> None:
+    with Scene(url, proxy, connect_timeout=0.2) as scene:
+        proxy.black_hole()
+        kept = outcome(scene.request)
+        assert isinstance(kept, ConnectTimeout)
+        assert eventually(lambda: proxy.figures().live == 0, seconds=1), "its socket is still open"
+        proxy.accept()
+        gevent.sleep(0.2)  # a pause that is over
+        scene.assert_right()
+
+
+def test_a_reset_in_the_middle_of_a_result_costs_one_error_and_the_next_request_none(
+    url: str, proxy: Proxy
+) -> None:
+    with Scene(url, proxy) as scene:
+        scene.fill()
+        proxy.cut_after(100_000)
+        much = text("select repeat('x', 2000000)")
+
+        def read() -> int:
+            with scene.engine.connect() as connection:
+                return len(connection.execute(much).scalar_one())
+
+        readers = [gevent.spawn(outcome, read) for _ in range(MAX_SIZE)]
+        gevent.joinall(readers, timeout=LONGEST)
+        assert [type(reader.value) for reader in readers] == [OperationalError] * MAX_SIZE
+        assert [read() for _ in range(10)] == [2_000_000] * 10
+        scene.assert_right()
+
+
+def test_links_that_a_restarted_host_has_forgotten_are_found_by_a_ping_and_cost_no_error(
+    url: str, proxy: Proxy
+) -> None:
+    with Scene(url, proxy) as scene:
+        scene.fill()
+        proxy.half_open(resets=True)
+        scene.age()
+        assert scene.pool.stats().idle == MAX_SIZE, "nothing has told the pool"
+        assert_served(all_at_once(scene))
+        scene.assert_right()
+
+
+def test_links_that_the_network_has_forgotten_cost_no_caller_the_whole_time_out_of_the_pool(
+    url: str, proxy: Proxy
+) -> None:
+    # Nothing ever answers the ping.
+    with Scene(url, proxy, connect_timeout=CONNECT_TIMEOUT) as scene:
+        scene.fill()
+        proxy.half_open()
+        scene.age()
+        assert_served(all_at_once(scene), MAX_SIZE * CONNECT_TIMEOUT + STEP + SLACK)
+        scene.assert_right()
+
+
+def test_who_meets_a_link_that_the_network_has_forgotten_waits_for_one_ping_and_not_for_each_link(
+    url: str, proxy: Proxy
+) -> None:
+    with Scene(url, proxy, connect_timeout=CONNECT_TIMEOUT) as scene:
+        scene.fill()
+        proxy.half_open()
+        scene.age()
+        scene.request()
+        assert scene.pool.stats().pings == 1
+        scene.assert_right()
+
+
+@pytest.mark.parametrize("driver", ["pymysql"])  # the one that has such a setting
+def test_links_that_the_network_has_forgotten_are_found_by_the_drivers_own_time_out(
+    url: str, proxy: Proxy
+) -> None:
+    with Scene(url, proxy, connect_args={"read_timeout": 0.3}) as scene:
+        scene.fill()
+        proxy.half_open()
+        scene.age()
+        assert_served(all_at_once(scene))
+        scene.assert_right()
+
+
+def test_who_gives_up_on_a_forgotten_link_does_so_as_he_said_and_leaves_the_pool_right(
+    url: str, proxy: Proxy
+) -> None:
+    with Scene(url, proxy, cancel_deadline=0.3) as scene:
+        scene.fill()
+        proxy.half_open()
+        scene.age()
+        for _ in range(MAX_SIZE):
+            with gevent.Timeout(0.1) as limit:
+                told = outcome(scene.request)
+            assert told is limit
+        scene.assert_right()
+
+
+def test_what_is_idle_for_longer_than_ping_after_is_pinged_however_short_that_is(url: str) -> None:
+    with Scene(url, ping_after=0.1) as scene:
+        scene.fill(1)
+        gevent.sleep(0.2)
+        scene.request()
+        assert scene.pool.stats().pings == 1
+
+
+def test_callers_that_give_up_in_a_stall_are_killed_as_they_said_and_leave_no_query_behind(
+    url: str, proxy: Proxy
+) -> None:
+    with Scene(url, proxy) as scene:
+        # PyMySQL's file kills a query only where it is sure that a new connection leads to the same
+        # server, and a proxy hides that: the place is held until the query is over.
+        nap = 1.0 if scene.is_mysql else LONGEST
+        scene.fill()
+
+        def give_up() -> bool:
+            with gevent.Timeout(0.3) as limit:
+                return outcome(lambda: scene.request(nap)) is limit
+
+        victims = [gevent.spawn(give_up) for _ in range(MAX_SIZE)]
+        gevent.sleep(0.1)  # the queries are under way
+        proxy.stall()
+        gevent.joinall(victims, timeout=LONGEST)
+        assert [victim.value for victim in victims] == [True] * MAX_SIZE
+        stats = scene.pool.stats()
+        assert (stats.size, stats.closing) == (MAX_SIZE, MAX_SIZE), "the server is still at work"
+        with scene.watching():
+            began = time.monotonic()
+            workers = all_at_once(scene)
+            gevent.sleep(0.2)
+            proxy.resume()
+            assert_served(workers)
+            print(f"all are served {time.monotonic() - began:.3f} s later")
+        stats = scene.pool.stats()
+        assert (stats.cancelled, stats.cancel_failures) == (MAX_SIZE, 0)
+        # Where the database has no cancel message there is one helper, beside the pool.
+        assert scene.most <= MAX_SIZE + scene.is_mysql
+        scene.assert_right()
+
+
+def test_a_stall_beyond_the_deadline_for_cancelling_gives_the_places_back(
+    url: str, proxy: Proxy
+) -> None:
+    with Scene(url, proxy, cancel_deadline=0.5) as scene:
+        scene.fill()
+        proxy.stall()
+        for _ in range(MAX_SIZE):
+            with pytest.raises(gevent.Timeout):
+                with gevent.Timeout(0.05):
+                    scene.request()
+        assert scene.pool.stats().closing == MAX_SIZE
+        assert eventually(lambda: scene.pool.stats().size == 0)
+        assert scene.pool.stats().cancel_failures == MAX_SIZE
+        proxy.resume()
+        scene.assert_right()
