@@ -86,14 +86,31 @@ class Holders(Generic[R]):
         Raises:
             PoolDeadlock: naming all holders with their stacks.
         """
-        ring = _find_ring(self._pool)
-        if ring is None:
+        error = self._deadlock()
+        if error is not None:
+            raise error
+
+    def break_deadlock(self) -> None:
+        """Refuses one of those who wait for each other: a ring may close without anybody parking.
+
+        Never switches.
+        """
+        error = self._deadlock()
+        if error is None:
             return
-        del ring
+        owner = next(entry.owner for entry in self._in_use())
+        pool, waiter = waits[owner]
+        pool.ledger.leave(waiter)
+        pool.opener.unwant(waiter)
+        waiter.refuse(error)
+
+    def _deadlock(self) -> PoolDeadlock | None:
+        if _find_ring(self._pool) is None:
+            return None
         gc.collect()  # some of them may have been dropped in reference cycles
         ring = _find_ring(self._pool)
         if ring is None:
-            return
+            return None
         told = [
             f"{stacks.name_of(owner)} holds {entry.resource!r} of {pool!r}:\n"
             f"{stacks.format_greenlet(owner)}"
@@ -101,7 +118,7 @@ class Holders(Generic[R]):
         ]
         self._pool.counters.timeout_reasons["deadlock"] += 1
         more = f"and {len(ring) - _SHOWN} more\n" if len(ring) > _SHOWN else ""
-        raise PoolDeadlock(
+        return PoolDeadlock(
             f"{self._pool!r} can never serve this caller: every greenlet that holds a connection waits "
             "for another one. Take both connections at once, or give one back first; or raise max_size "
             f"above the number of greenlets that nest. The holders:\n{''.join(told)}{more}",
@@ -123,6 +140,7 @@ class Holders(Generic[R]):
         self._pool.clock.call_later(_LOOK_AFTER if after is None else after, look, ref=False)
 
     def _look_after(self, entry: Entry[R], ended: _Ended, story: str) -> None:
+        gc.collect()  # then what was only dropped comes back by itself, and sound
         if entry.owner is not ended or entry.state is not IN_USE:
             return  # it came back, or another greenlet has used it since
         pool = self._pool

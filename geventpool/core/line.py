@@ -246,6 +246,8 @@ class Line(Generic[R]):
                 (waiter.deadline for waiter in waiting if waiter.deadline > now), default=math.inf
             )
         if waiting:
+            self._pool.holders.break_deadlock()
+        if waiting:
             self._start_tick(now)
 
     def _is_overloaded(self, now: float) -> bool:

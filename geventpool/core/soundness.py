@@ -40,7 +40,8 @@ def is_sound(pool: ResourcePool[R], entry: Entry[R], now: float, deadline: float
             raise
         if deadline - now <= patience:
             raise pool.line.timed_out(pool.clock.now(), now, 0.0) from None
-        _bury(pool, entry)  # nobody answers, nor would later
+        pool.discard(entry, "dead")
+        pool.expire_all()  # nobody answers: to ask the others would take as long for each
         return False
     finally:
         limit.close()

@@ -78,6 +78,7 @@ class PyMySQL(Driver):
             return
         if kind not in _pessimists:
             self.tune()
+            quieten_cursors(sys.modules["pymysql.cursors"].SSCursor)
             _pessimists[kind] = _pessimist(kind) if hasattr(kind, "_read_query_result") else kind
         connection.__class__ = _pessimists[kind]
         if connection._sock is not None:
@@ -229,6 +230,8 @@ def _pessimist(kind: Any) -> type:
             # Something was to be read, and a kill or a time-out came instead.
             self._ghost = _ghost_of(self)
         kind._force_close(self)
+        if self._result is not None:
+            self._result.unbuffered_active = False  # nobody is to read on
 
     namespace = {
         "__doc__": kind.__doc__,
@@ -263,12 +266,12 @@ def _reader(kind: Any) -> Callable[..., Any]:
         self.server_status |= _IN_TRANSACTION
         self._is_out_of_step = True
         try:
-            if unbuffered or not is_usual:
+            if not is_usual:
                 affected_rows = kind._read_query_result(self, unbuffered)
             else:
                 self._result = None
                 result = result_class(self)
-                result.read()
+                (result.init_unbuffered_query if unbuffered else result.read)()
                 self._result = result
                 if result.server_status is not None:
                     self.server_status = result.server_status
@@ -284,7 +287,7 @@ def _reader(kind: Any) -> Callable[..., Any]:
 
 
 def _result_class() -> Any:
-    """PyMySQL's own, but it keeps the status flags that stand behind the last row."""
+    """PyMySQL's own, but it keeps the status flags behind the last row, and its finalizer is quiet."""
     original: Any = sys.modules["pymysql.connections"].MySQLResult
     eof_packet: Any = sys.modules["pymysql.protocol"].EOFPacketWrapper
 
@@ -298,7 +301,36 @@ def _result_class() -> Any:
         self.server_status = eof.server_status
         return True
 
-    return type("MySQLResult", (original,), {"_check_packet_is_eof": _check_packet_is_eof})
+    def __del__(self: Any) -> None:  # noqa: N807
+        # PyMySQL's would read to the end. A finalizer may run in the hub, or swallow a kill.
+        if self.unbuffered_active and self.connection is not None:
+            self.connection._is_out_of_step = True
+
+    return type(
+        "MySQLResult",
+        (original,),
+        {"_check_packet_is_eof": _check_packet_is_eof, "__del__": __del__},
+    )
+
+
+def quieten_cursors(cursor_class: Any) -> None:
+    """Has an unbuffered cursor that is dropped half-read send and read nothing. Idempotent.
+
+    What is left of its answer is read when the connection is next used, or rolled back on return.
+    """
+    finish = cursor_class.__del__
+    if getattr(finish, "_is_quiet", False):
+        return
+
+    @functools.wraps(finish)
+    def __del__(self: Any) -> None:  # noqa: N807
+        connection = self.connection
+        if not getattr(type(connection), "_is_pessimist", False):
+            finish(self)
+
+    quiet: Any = __del__
+    quiet._is_quiet = True
+    cursor_class.__del__ = quiet
 
 
 def share_tls_contexts(connection_class: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -432,11 +433,12 @@ class GeventPool(Door, Pool):
         if type(self._dialect) is _ConnDialect:
             is_alive = drivers.driver_for(connection).ping(connection)
         else:
+            before = sys.exc_info()[1]  # what the caller is handling already
             try:
                 is_alive = self._dialect._do_ping_w_event(connection)
             except Exception as failure:
                 # Some dialects set autocommit back in a `finally`, which fails after a kill.
-                kill = _kill_behind(failure)
+                kill = _kill_behind(failure, before)
                 if kill is None:
                     raise
                 raise kill from None
@@ -466,12 +468,12 @@ class GeventPool(Door, Pool):
         fairy._checkin()
 
 
-def _kill_behind(error: BaseException) -> BaseException | None:
+def _kill_behind(error: BaseException, before: BaseException | None) -> BaseException | None:
     """What was thrown into the greenlet before this error took its place, if anything was."""
     cause: BaseException | None = error
-    while cause is not None and isinstance(cause, Exception):
+    while cause is not None and cause is not before and isinstance(cause, Exception):
         cause = cause.__context__
-    return cause
+    return None if cause is before else cause
 
 
 def _sqlalchemys(config: PoolConfig) -> Any:

@@ -1,0 +1,195 @@
+"""A fork in each way there is: the child begins with nothing, and its parent notices nothing.
+
+Parent and child connect through counting proxies of their own, so that what the child says on a socket of
+its parent is seen as such.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import product
+from typing import Any
+
+import gevent
+import pytest
+from sqlalchemy import make_url
+
+from ..integration.dbapi import open_connection, run, set_autocommit
+from ..integration.wire import Wire
+from .server_side import IS_WHOLE
+
+SCRIPT = """
+from gevent import monkey; monkey.patch_all()
+from psycogreen.gevent import patch_psycopg; patch_psycopg()
+import gc, logging, multiprocessing, os, sys, traceback
+import gevent
+from gevent.event import Event
+from sqlalchemy import create_engine
+from geventpool import ConnectionPool
+from geventpool.sqlalchemy import GeventPool
+from tests.integration.dbapi import open_connection, run
+
+driver, parents_url, childs_url, door, fork, wait = sys.argv[1:]
+logging.disable(logging.CRITICAL)  # what the child cannot give back it may say; not here
+parent = os.getpid()
+
+def connect():
+    return open_connection(driver, parents_url if os.getpid() == parent else childs_url)
+
+if door == "engine":
+    dialect = "mysql" if driver == "pymysql" else "postgresql"
+    engine = create_engine(f"{dialect}+{driver}://", creator=connect, poolclass=GeventPool, max_size=4)
+    pool, lend = engine.pool, lambda: engine.raw_connection()
+else:
+    pool = ConnectionPool(connect, max_size=4)
+    lend = pool.connection
+ask = "select connection_id()" if driver == "pymysql" else "select pg_backend_pid()"
+
+def ids(number):
+    lent = [lend() for _ in range(number)]
+    found = [run(one, ask)[0][0] for one in lent]
+    for one in lent:
+        one.close()
+    return sorted(found)
+
+def child():
+    stats = pool.stats()
+    assert (stats.size, stats.opened, stats.waiting) == (0, 0, 0), stats
+    try:
+        held.close()  # inherited, in the middle of its transaction
+    except Exception:
+        pass
+    go_on.set()  # this greenlet exists in the child, too, and uses what it had
+    holder.join(5)
+    assert holder.dead
+    gc.collect()
+    mine = ids(4)
+    assert len(set(mine)) == 4 and not set(mine) & set(before), (mine, before)
+    assert pool.stats().in_use == 0
+    pool.close()
+
+def run_child():
+    status = 1
+    try:
+        child()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    if wait == "sys.exit":
+        sys.exit(status)
+    os._exit(status)
+
+before = ids(4)
+held = lend()
+run(held, "insert into forked values (1)")
+mine = run(held, ask)
+
+def hold():
+    with_it = lend()
+    run(with_it, ask)
+    is_held.set()
+    go_on.wait()
+    try:
+        run(with_it, ask)
+        with_it.close()
+    except Exception:  # in the child its socket leads nowhere
+        if os.getpid() == parent:
+            raise
+
+is_held, go_on = Event(), Event()
+holder = gevent.spawn(hold)
+is_held.wait()
+assert (pool.stats().in_use, pool.stats().idle) == (2, 2)
+print("forking", flush=True)
+sys.stdin.readline()
+
+if fork == "multiprocessing":
+    process = multiprocessing.get_context("fork").Process(target=run_child)
+    process.start()
+    process.join()
+    assert process.exitcode == 0, process.exitcode
+else:
+    how = {
+        "plain": monkey.get_original("os", "fork"),
+        "patched": os.fork,
+        "gevent": gevent.os.fork,
+        "gevent and watch": gevent.os.fork_and_watch,
+    }[fork]
+    pid = how()
+    if pid == 0:
+        if fork == "plain":
+            gevent.reinit()
+        run_child()
+    waitpid = monkey.get_original("os", "waitpid") if fork == "plain" else os.waitpid
+    assert waitpid(pid, 0)[1] == 0
+
+print("forked", flush=True)
+sys.stdin.readline()
+go_on.set()
+holder.get()
+assert run(held, ask) == mine
+assert run(held, "select count(*) from forked") == [(1,)]
+held.rollback()
+held.close()
+assert ids(4) == before
+stats = pool.stats()
+assert (stats.opened, stats.closed, stats.owners_ended) == (4, {}, 0), stats
+print("fine", flush=True)
+"""
+
+
+DRIVERS = ["pymysql", "psycopg2", "psycopg"]
+FORKS = ["plain", "patched", "gevent", "gevent and watch", "multiprocessing"]
+DOORS_AND_ENDS = list(product(["plain", "engine"], ["sys.exit", "os._exit"]))
+# In short: each driver with each fork, and each door and end with each of these.
+CASES = [
+    (driver, fork, *DOORS_AND_ENDS[place])
+    for (a, driver), (b, fork) in product(enumerate(DRIVERS), enumerate(FORKS))
+    for place in range(len(DOORS_AND_ENDS))
+    if IS_WHOLE or place == (a + b) % len(DOORS_AND_ENDS)
+]
+
+
+@pytest.mark.parametrize(("driver", "fork", "door", "way"), CASES)
+def test_the_child_never_touches_its_parents_sockets_and_the_parent_notices_nothing(
+    request: pytest.FixtureRequest, driver: str, fork: str, door: str, way: str
+) -> None:
+    server: Any = request.getfixturevalue("mariadb" if driver == "pymysql" else "postgresql")
+    url = make_url(server.url(driver))
+    administrator = open_connection(driver, server.url(driver))
+    set_autocommit(driver, administrator, True)
+    run(administrator, "drop table if exists forked")
+    run(administrator, "create table forked (x int)")
+    administrator.close()
+
+    with Wire(url.host, url.port) as parents, Wire(url.host, url.port) as childs:
+        urls = [
+            url.set(host="127.0.0.1", port=wire.port).render_as_string(hide_password=False)
+            for wire in (parents, childs)
+        ]
+        process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, driver, *urls, door, fork, way],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout.readline() == "forking\n", process.stderr.read()
+            assert parents.opened == 4
+            said = bytes(parents.sent)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            gevent.sleep(0.05)  # what is under way shall arrive
+            touched = bytes(parents.sent)[len(said) :]
+            out, errors = process.communicate("\n", timeout=60)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        assert (answer, out, errors) == ("forked\n", "fine\n", "")
+        assert touched == b"", "the child has spoken on its parent's sockets"
+        assert process.returncode == 0
+        assert (parents.opened, childs.opened) == (4, 4)
