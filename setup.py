@@ -20,6 +20,8 @@ FLASK = ["Flask>=2.3", "Flask-SQLAlchemy>=3.1"]
 GUNICORN = ["gunicorn>=22"]
 PLOTS = ["matplotlib>=3.7"]
 CLI = ["click>=8.1", "rich>=13"]
+# The other pools, for benchmarks and stress tests.
+PEERS = ["DBUtils>=3", "django-db-geventpool>=4.0.8", "psycopg-pool>=3.3"]
 
 setup(
     name="geventpool",
@@ -48,6 +50,7 @@ setup(
             *GUNICORN,
             *PLOTS,
             *CLI,
+            *PEERS,
             "hypothesis>=6.100",
             "import-linter>=2",
             "mypy>=1.10",

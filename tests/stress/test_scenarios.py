@@ -15,7 +15,16 @@ from tests.stress.scenarios.base import OURS, Context, Row, Scenario
 from tests.stress.scenarios.catalogue import SCENARIOS
 from tests.stress.scenarios.run import run_one, url_for
 
-ROWS = [(scenario, row) for scenario in SCENARIOS for row in scenario.rows]
+from .server_side import IS_WHOLE
+
+# What the others are about has tests of its own beside this file.
+SHORT = ("ghosts", "overload", "deadlock", "owner_death", "refusing_server", "spike")
+ROWS = [
+    (scenario, row)
+    for scenario in SCENARIOS
+    for row in scenario.rows
+    if IS_WHOLE or scenario.name in SHORT
+]
 
 
 @pytest.mark.parametrize(
