@@ -125,6 +125,11 @@ class ConnectionHandlers:
         """As the driver reads the error."""
         return drivers.is_full(error)
 
+    def is_busy(self, connection: Any) -> bool:
+        """Left in the middle of an exchange, or just in one."""
+        driver = drivers.driver_for(connection)
+        return driver.fileno(connection) is not None and driver.state(connection) is State.BROKEN
+
     def move(self, connection: Any) -> None:
         """Rebinds its socket to this thread's hub, where it is bound to one."""
         drivers.driver_for(connection).move(connection)

@@ -27,6 +27,9 @@ class Handlers(Protocol[R]):
     def is_full(self, error: BaseException) -> bool:
         """Did `open` fail only because the other side has no room for one more?"""
 
+    def is_busy(self, resource: R) -> bool:
+        """Is it in the middle of an exchange, so that somebody may wait on its socket?"""
+
     def move(self, resource: R) -> None:
         """Makes it usable by the hub of the calling thread. Nobody else uses it meanwhile."""
 

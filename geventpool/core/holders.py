@@ -8,7 +8,7 @@ import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from gevent import Greenlet, getcurrent
+from gevent import Greenlet, GreenletExit, getcurrent
 
 from ..errors import PoolDeadlock
 from . import stacks
@@ -25,6 +25,7 @@ log = logging.getLogger("geventpool")
 _NAMED = 5
 _SHOWN = 20
 _LOOK_AFTER = 1.0
+_SETTLED_AFTER = 0.02
 
 # Which greenlet waits for which pool. Of those that wait in one and the same thread.
 waits: dict[Any, tuple[ResourcePool[Any], Waiter[Any]]] = {}
@@ -62,7 +63,7 @@ class Holders(Generic[R]):
 
     def own_again(self, entry: Entry[R]) -> None:
         """Another greenlet uses an entry that was handed to it. Never switches."""
-        if entry.state is IN_USE and self._pool.is_here:
+        if entry.state is IN_USE and entry.owner is not getcurrent() and self._pool.is_here:
             disown(entry)
             self.own(entry)
 
@@ -78,28 +79,27 @@ class Holders(Generic[R]):
             named.append(f"{now - entry.taken_at:.3g} s by {where}")
         return f"Held for longest: {'; '.join(named)}." if named else ""
 
-    def refuse_deadlock(self) -> None:
-        """Raises if the calling greenlet, now in line, could never be served. Never switches.
+    def suspect_deadlock(self) -> None:
+        """The calling greenlet is in line: could it ever be served? Never switches.
 
-        Costs one look in the usual case: the first holder asked waits for no pool.
-
-        Raises:
-            PoolDeadlock: naming all holders with their stacks.
+        Costs one look in the usual case: the first holder asked waits for no pool. If it looks like a
+        ring, that is looked at again a moment later: what was handed to greenlets that have not
+        begun, or was dropped, is then no more theirs who took it.
         """
-        error = self._deadlock()
-        if error is not None:
-            raise error
+        if _find_ring(self._pool) is not None:
+            self._pool.clock.call_later(_SETTLED_AFTER, self.break_deadlock, ref=False)
 
     def break_deadlock(self) -> None:
-        """Refuses one of those who wait for each other: a ring may close without anybody parking.
+        """Refuses one of those who wait for each other, if there are such. Never switches.
 
-        Never switches.
+        The one whose own time-out would come first: if that is soon, it is no deadlock.
         """
         error = self._deadlock()
         if error is None:
             return
-        owner = next(entry.owner for entry in self._in_use())
-        pool, waiter = waits[owner]
+        pool, waiter = min(
+            (waits[entry.owner] for entry in self._in_use()), key=lambda wait: wait[1].deadline
+        )
         pool.ledger.leave(waiter)
         pool.opener.unwant(waiter)
         waiter.refuse(error)
@@ -133,17 +133,26 @@ class Holders(Generic[R]):
         if entry.owner is not greenlet:
             return
         ended = entry.owner = _Ended()
-        self.records_stacks = True
-        story = _tell(greenlet, entry)
+        # One that came to its end was in no exchange; another greenlet may be by now.
+        was_killed = not greenlet.successful() or isinstance(greenlet.value, GreenletExit)
+        was_busy = was_killed and self._pool.handlers.is_busy(entry.resource)
         after = self._pool.limits.reclaim_after
-        look = partial(self._look_after, entry, ended, story)
+        look = partial(self._look_after, entry, ended, greenlet, was_busy)
         self._pool.clock.call_later(_LOOK_AFTER if after is None else after, look, ref=False)
 
-    def _look_after(self, entry: Entry[R], ended: _Ended, story: str) -> None:
-        gc.collect()  # then what was only dropped comes back by itself, and sound
+    def _look_after(self, entry: Entry[R], ended: _Ended, greenlet: Any, was_busy: bool) -> None:
         if entry.owner is not ended or entry.state is not IN_USE:
             return  # it came back, or another greenlet has used it since
         pool = self._pool
+        if not was_busy and pool.handlers.is_busy(entry.resource):
+            # Another greenlet waits for an answer on it, whose socket must not be closed under it.
+            look = partial(self._look_after, entry, ended, greenlet, was_busy)
+            pool.clock.call_later(pool.limits.reclaim_after or _LOOK_AFTER, look, ref=False)
+            return
+        gc.collect()  # what was only dropped comes back by itself, and sound
+        if entry.owner is not ended or entry.state is not IN_USE:
+            return
+        self.records_stacks = True
         pool.counters.owners_ended += 1
         is_reclaimed = pool.limits.reclaim_after is not None
         log.warning(
@@ -153,7 +162,7 @@ class Holders(Generic[R]):
             entry.resource,
             pool.clock.now() - entry.taken_at,
             "it is closed and its place is free" if is_reclaimed else "its place stays taken",
-            story,
+            _tell(greenlet, entry),
         )
         if is_reclaimed:
             pool.discard(entry, "owner ended")

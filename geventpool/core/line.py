@@ -75,7 +75,7 @@ class Line(Generic[R]):
         try:
             pool.opener.want(waiter, now)
             holders.waits[me] = pool, waiter
-            pool.holders.refuse_deadlock()
+            pool.holders.suspect_deadlock()
             if not waiter.wait(pool.clock, None):
                 self.leave(waiter)
         except BaseException as error:

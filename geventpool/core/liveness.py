@@ -21,6 +21,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
 from .entry import IDLE, Entry
+from .threads import mailbox_here
 
 if TYPE_CHECKING:
     from .pool import ResourcePool
@@ -74,11 +75,12 @@ class SocketWatch:
         stop: ceases to watch; must come before anybody closes the socket. Never switches.
     """
 
-    __slots__ = ("_hub", "_io", "fd", "start", "stop")
+    __slots__ = ("_hub", "_io", "_mailbox", "fd", "start", "stop")
 
     def __init__(self, fd: int, liveness: Liveness[Any], entry: Entry[Any]) -> None:
         self.fd = fd
         self._hub = get_hub()
+        self._mailbox = mailbox_here()
         self._io = self._hub.loop.io(fd, _READ, ref=False)
         refs = weakref.ref(liveness), weakref.ref(entry)
         self.start: Callable[[], object] = partial(self._io.start, _on_readable, *refs)
@@ -92,7 +94,7 @@ class SocketWatch:
         elif (
             self._hub.loop is not None
         ):  # collected in another thread, where libev is out of bounds
-            self._hub.loop.run_callback_threadsafe(_end, self._io)
+            self._mailbox.post(_end, self._io)
 
 
 def _end(watcher: Any) -> None:

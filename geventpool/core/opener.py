@@ -19,6 +19,7 @@ repeated for them.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import copy
 import logging
@@ -160,7 +161,7 @@ class Opener(Generic[R]):
         self.ramp = 1
 
     def stop(self) -> None:
-        """Starts nothing more of itself: the pool is closed or disposed of."""
+        """Starts nothing more of itself: the pool is closed."""
         self.ahead = 0
         self._stop_timer()
 
@@ -178,6 +179,8 @@ class Opener(Generic[R]):
             resource = self._attempt()
         except gevent.GreenletExit:  # somebody ended this greenlet; those who wait want another
             ledger.open_failed(entry)
+            self._failures = max(1, self._failures)
+            self._retry_at = pool.clock.now() + _FIRST_PAUSE
         except BaseException as error:  # whatever it is, it is the business of those who wait
             ledger.open_failed(entry)
             self._failed(error)
@@ -231,7 +234,11 @@ class Opener(Generic[R]):
         if isinstance(error, ConnectTimeout):
             error.__traceback__ = None  # it would keep alive what was given up
         self.last_error = _again(error).with_traceback(None)
-        self.is_full = pool.handlers.is_full(error)
+        self.is_full = False
+        with contextlib.suppress(
+            Exception
+        ):  # a driver's surprise must not leave those in line waiting
+            self.is_full = pool.handlers.is_full(error)
         if self.is_full or isinstance(error, ConnectTimeout):
             self._failures = max(self._failures, _PROOF - 1)  # no need to see it three times
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures, 16))

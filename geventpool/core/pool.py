@@ -72,6 +72,7 @@ class ResourcePool(Generic[R]):
         self.handlers = handlers
         self.clock: Clock = clock or HubClock()
         self.hub: Any = None
+        self.mailbox: Any = None  # the hub's, for other threads
         self.limits = limits
         self.min_idle = limits.min_idle
         self._cleaner_is_timed = is_cleaner_timed
@@ -85,6 +86,7 @@ class ResourcePool(Generic[R]):
         )
         self.counters = Counters()
         self.is_closed = False
+        self.is_dormant = False  # disposed of, until somebody asks again
         self.is_oversize = False  # the cap was lowered below what is in use
         self.entries: set[Entry[R]] = set()  # open ones, in whatever state
         self.draining = Drain(self.ledger, self.clock)
@@ -158,7 +160,7 @@ class ResourcePool(Generic[R]):
         except BaseException:
             self.discard(entry, "reset failed")
             raise
-        if needs_reset and not self.reset(entry):
+        if needs_reset and not (self.reset(entry) and entry.state is IN_USE):
             return
         now, ledger = self.clock.now(), self.ledger
         if (
@@ -200,14 +202,15 @@ class ResourcePool(Generic[R]):
         """
         if self.is_here:
             disown(entry)
-        threads.post(self.hub, self.in_background, give_back or self.release, entry)
+        if self.mailbox is not None:
+            self.mailbox.post(self.in_background, give_back or self.release, entry)
 
     def discard(self, entry: Entry[R], cause: str) -> None:
         """Has an entry closed in the background instead of released. Never switches."""
         if get_hub_if_exists() is not self.hub:
             self.abandon(entry, partial(self.discard, cause=cause))
             return
-        if entry.state is CLOSED:
+        if entry.state in (CLOSING, CLOSED):
             return
         self._retire(entry, cause)
         self.in_background(self._close_retired, entry)
@@ -217,7 +220,7 @@ class ResourcePool(Generic[R]):
         if get_hub_if_exists() is not self.hub:
             self.abandon(entry, partial(self.forget, cause=cause))
             return
-        if entry.state is CLOSED:
+        if entry.state in (CLOSING, CLOSED):
             return
         self._retire(entry, cause)
         self._closed(entry)
@@ -259,7 +262,7 @@ class ResourcePool(Generic[R]):
         """Closes everything idle before it returns. May switch greenlets."""
         retired = []
         while self.ledger.idle:
-            retired.append(self.ledger.idle[-1])
+            retired.append(self.ledger.idle[0])
             self._retire(retired[-1], cause)
         try:
             while retired:
@@ -271,9 +274,16 @@ class ResourcePool(Generic[R]):
     @threads.in_owners_thread
     def dispose(self) -> None:
         """Closes what is idle, and keeps nothing, until somebody asks again. May switch greenlets."""
-        self.opener.stop()
+        self.opener.ahead = 0
         self.min_idle = 0
+        self.is_dormant = True
         self.close_idle("disposed")
+        self.opener.look(self.clock.now())
+
+    def wake(self) -> None:
+        """Somebody asks again: as it was before `dispose`. Never switches."""
+        self.is_dormant = False
+        self.min_idle = self.limits.min_idle
 
     @threads.in_owners_thread
     def close(self) -> None:
@@ -342,9 +352,6 @@ class ResourcePool(Generic[R]):
         if was_in_use:
             now = self.clock.now()
             disown(entry)
-            if cause == "abandoned":
-                self.line.patience.ended(now - entry.taken_at + entry.waited, now)
-                self.line.patience.cut_short(now - entry.taken_at)
             self.counters.hold_seconds += now - entry.taken_at
             self.policy.fell(now, self.ledger.in_use)
             self.draining.notify()
@@ -360,6 +367,10 @@ class ResourcePool(Generic[R]):
                 Exception
             ):  # a driver's surprise must not keep it from being closed
                 ghost = self.handlers.ghost(entry.resource)
+            if ghost is not None and entry.cause == "abandoned":
+                now = self.clock.now()  # its holder was killed, moments ago
+                self.line.patience.ended(now - entry.taken_at + entry.waited, now)
+                self.line.patience.cut_short(now - entry.taken_at)
             self._close_in_time(entry)
         finally:
             try:
@@ -392,6 +403,9 @@ class ResourcePool(Generic[R]):
     def _run_errand(self, errand: Callable[[Entry[R]], object], entry: Entry[R]) -> None:
         try:
             self.handlers.move(entry.resource)  # its holder may have been another thread
+        except Exception:
+            log.exception("%r: error while moving %r to this thread", self, entry.resource)
+        try:
             errand(entry)
         except Exception:
             log.exception("%r: error in the background", self)
@@ -423,6 +437,7 @@ class ResourcePool(Generic[R]):
 
     def reset(self, entry: Entry[R]) -> bool:
         """Resets a returned entry; the releasing greenlet owns it. True: it can be lent again."""
+        self.holders.own_again(entry)  # it may be another than the one that took it
         self.counters.resets += 1
         try:
             is_fit = self.handlers.reset(entry.resource)
@@ -432,7 +447,7 @@ class ResourcePool(Generic[R]):
                 raise
             log.warning("%r: error while resetting %r", self, entry.resource, exc_info=True)
             return False
-        if not is_fit:
+        if not is_fit and entry.state is IN_USE:
             self.discard(entry, "abandoned")
         return is_fit
 

@@ -10,6 +10,7 @@ import math
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
+from weakref import ref
 
 from .entry import IDLE, IN_USE, Entry
 from .waiter import Timer
@@ -21,6 +22,14 @@ R = TypeVar("R")
 
 _EARLIEST = 0.75
 _LATEST = 0.90
+# Of less than that nothing can be renewed in time: it is replaced when it is asked for.
+_SHORTEST = 1.0
+
+
+def _ring(renewal_ref: ref[Renewal[R]], entry_ref: ref[Entry[R]]) -> None:
+    renewal, entry = renewal_ref(), entry_ref()
+    if renewal is not None and entry is not None:
+        renewal.age(entry)
 
 
 class Renewal(Generic[R]):
@@ -41,11 +50,12 @@ class Renewal(Generic[R]):
         pool = self._pool
         lifetime = pool.limits.lifetime
         entry.expires_at = entry.opened_at + lifetime
-        if lifetime < math.inf:
-            age = lifetime * random.uniform(_EARLIEST, _LATEST)
-            self._timers[entry] = pool.clock.call_later(age, partial(self._age, entry), ref=False)
+        if _SHORTEST <= lifetime < math.inf:
+            self._set_timer(entry, lifetime * random.uniform(_EARLIEST, _LATEST))
         if self.ageing:
-            self._retire(self.ageing.pop(0))
+            old = self.ageing.pop(0)
+            self._timers.pop(old).stop()
+            self._retire(old)
 
     def keeps(self, entry: Entry[R], now: float) -> bool:
         """A lent entry has come back too old: may it stay until its replacement is there?"""
@@ -63,7 +73,6 @@ class Renewal(Generic[R]):
         timer = self._timers.pop(entry, None)
         if timer is not None:
             timer.stop()
-            return
         self._due_when_returned.discard(entry)
         if entry in self.ageing:
             self.ageing.remove(entry)
@@ -73,11 +82,21 @@ class Renewal(Generic[R]):
         for timer in self._timers.values():
             timer.stop()
 
-    def _age(self, entry: Entry[R]) -> None:
-        del self._timers[entry]
+    def _set_timer(self, entry: Entry[R], seconds: float) -> None:
+        # With weak references, as a pool that nobody refers to any more is not to go on.
+        ring = partial(_ring, ref(self), ref(entry))
+        self._timers[entry] = self._pool.clock.call_later(max(0.0, seconds), ring, ref=False)
+
+    def age(self, entry: Entry[R]) -> None:
+        """Its time has come. Never switches."""
+        self._timers.pop(entry, None)
         pool = self._pool
         ledger = pool.ledger
         now = pool.clock.now()
+        if entry in self.ageing:  # no replacement has come for as long as it may be lent
+            self.ageing.remove(entry)
+            self._retire(entry)
+            return
         if (
             entry.state is IN_USE
         ):  # not now: what was opened now would be surplus until it comes back
@@ -91,9 +110,10 @@ class Renewal(Generic[R]):
     def _replace(self, entry: Entry[R], now: float) -> bool:
         """Has another one opened, if there is room for both."""
         ledger = self._pool.ledger
-        if ledger.size >= ledger.max_size:
+        if ledger.size >= ledger.max_size or self._pool.is_dormant:
             return False
         self.ageing.append(entry)
+        self._set_timer(entry, entry.expires_at - now)
         self._pool.opener.open_wanted(now)
         return True
 

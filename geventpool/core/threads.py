@@ -10,7 +10,10 @@ from __future__ import annotations
 import _thread
 import contextvars
 import functools
+import logging
 import os
+import sys
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -21,7 +24,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.hub import MAIN_THREAD_IDENT
 from gevent.monkey import get_original, is_module_patched
 
-from ..errors import GeventPoolError
+from ..errors import PoolTimeout
 from .entry import IN_USE, Entry
 from .handlers import Handlers
 from .waiter import HubClock, Waiter
@@ -33,8 +36,11 @@ R = TypeVar("R")
 T = TypeVar("T")
 M = TypeVar("M", bound=Callable[..., Any])
 
+log = logging.getLogger("geventpool")
+
 _start_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
 _get_ident: Callable[[], int] = get_original("_thread", "get_ident")
+_Local: Callable[[], Any] = get_original("_thread", "_local")
 _new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
 
 # gevent imports these when they are first asked for. Under monkey-patching two threads that make their
@@ -46,6 +52,8 @@ _GRACE = 1.0
 
 _deciding = _new_lock()  # held while it is decided which thread owns a pool
 _service: Any = None  # the hub of our own thread
+_service_mailbox: Any = None
+_mailboxes: Any = _Local()
 
 
 def owns(pool: ResourcePool[Any]) -> bool:
@@ -55,6 +63,8 @@ def owns(pool: ResourcePool[Any]) -> bool:
             hub = _home()
             if hub is _service and not is_module_patched("socket"):
                 pool.handlers = cast(Any, _OffHub(pool.handlers))
+            # In a service thread of our own it is there already; else this thread is the owner's.
+            pool.mailbox = _service_mailbox if hub is _service else mailbox_here()
             pool.hub = hub
     return pool.is_here
 
@@ -71,7 +81,7 @@ def in_owners_thread(method: M) -> M:
     def called(pool: ResourcePool[Any], *arguments: Any) -> Any:
         if pool.is_here or owns(pool):
             return method(pool, *arguments)
-        return call(pool.hub, partial(method, pool, *arguments), None, lambda _: None)
+        return call(pool, partial(method, pool, *arguments), None, lambda _: None)
 
     return cast(M, called)
 
@@ -79,8 +89,12 @@ def in_owners_thread(method: M) -> M:
 def acquire(pool: ResourcePool[R], timeout: float | None) -> Entry[R]:
     """`acquire` for a thread that does not own the pool. May switch greenlets, or block the thread."""
     ask: Callable[[], Entry[R]] = partial(pool.acquire, timeout)
-    entry: Entry[R] = call(pool.hub, ask, timeout, partial(pool.release, is_untouched=True))
-    pool.handlers.move(entry.resource)
+    entry: Entry[R] = call(pool, ask, timeout, partial(pool.release, is_untouched=True))
+    try:
+        pool.handlers.move(entry.resource)
+    except BaseException:
+        pool.discard(entry, "dead")
+        raise
     return entry
 
 
@@ -94,47 +108,59 @@ def release(pool: ResourcePool[R], entry: Entry[R], is_untouched: bool) -> None:
         pool.discard(entry, "reset failed")
         raise
     if not needs_reset or pool.reset(entry):
-        _tell(pool.hub, partial(_come_home, pool, entry))
+        _tell(pool, partial(_come_home, pool, entry))
 
 
 def _come_home(pool: ResourcePool[R], entry: Entry[R]) -> None:
-    if entry.state is IN_USE:
+    if entry.state is not IN_USE:
+        return
+    try:
         pool.handlers.move(entry.resource)
+    except Exception:
+        log.exception("%r: error while moving %r to this thread", pool, entry.resource)
+        pool.discard(entry, "dead")
+    else:
         pool.release(entry, is_untouched=True)
 
 
-def call(hub: Any, function: Callable[[], T], timeout: float | None, undo: Callable[[T], Any]) -> T:
-    """Calls a function in a greenlet of another thread's hub and waits for it. May switch.
+def call(
+    pool: ResourcePool[Any],
+    function: Callable[[], T],
+    timeout: float | None,
+    undo: Callable[[T], Any],
+) -> T:
+    """Calls a function in a greenlet of the owner's hub and waits for it. May switch.
 
     Args:
-        hub: the other thread's.
+        pool: whose owner.
         function: may switch greenlets there.
         timeout: seconds that the function takes at most by itself; `None`: any time.
         undo: called there with the result, if the caller was killed before it had it.
 
     Raises:
-        GeventPoolError: the other thread's hub did not run in time.
+        PoolTimeout: the owner's hub did not run in time.
         BaseException: what the function raised.
     """
     seconds = _FOR_EVER if timeout is None else timeout + _GRACE
     errand = _Errand(function, undo)
     try:
-        post(hub, errand.start)
+        pool.mailbox.post(errand.start)
         if not errand.is_ready.wait(seconds):
-            raise GeventPoolError(
-                f"the thread that owns the pool did not run its gevent hub for {seconds:.3g} s: "
-                "something there computes or blocks without yielding"
+            raise PoolTimeout(
+                f"the thread that owns {pool!r} did not run its gevent hub for {seconds:.3g} s: "
+                "something there computes or blocks without yielding",
+                "hub blocked",
             )
     except BaseException:
-        post(hub, errand.leave)
+        pool.mailbox.post(errand.leave)
         raise
     if errand.error is not None:
         raise errand.error
     return errand.value
 
 
-def _tell(hub: Any, function: Callable[[], object]) -> None:
-    """Has a function called in another thread's hub, where it must not switch. May switch.
+def _tell(pool: ResourcePool[Any], function: Callable[[], object]) -> None:
+    """Has a function called in the owner's hub, where it must not switch. May switch.
 
     Waits a moment until it was called, so that the caller sees the effect; it will be in any case.
     """
@@ -146,23 +172,56 @@ def _tell(hub: Any, function: Callable[[], object]) -> None:
         finally:
             signal.send()
 
-    post(hub, do)
+    pool.mailbox.post(do)
     signal.wait(_GRACE)
 
 
-def post(hub: Any, function: Callable[..., object], *arguments: Any) -> None:
-    """Has a function called in another thread's hub, where it must not switch. Never switches."""
-    loop = None if hub is None else hub.loop
-    if loop is not None:  # else that thread is at its end
-        loop.run_callback_threadsafe(function, *arguments)
+class Mailbox:
+    """What other threads want done in a hub.
+
+    Not `loop.run_callback_threadsafe`: called from elsewhere, that changes the loop's count of
+    references beside the loop's own changes, and a count that is wrong ends the loop under whoever waits.
+    Of libev only `ev_async_send` may be called from other threads.
+
+    To be made in the hub's own thread.
+    """
+
+    def __init__(self, hub: Any) -> None:
+        self._letters: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._hub = hub
+        self._bell = hub.loop.async_(ref=False)
+        self._bell.start(self._open)
+
+    def post(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Has a function called in the hub, where it must not switch. Never switches."""
+        self._letters.append((function, arguments))
+        if self._hub.loop is not None:  # else that thread is at its end
+            self._bell.send()
+
+    def _open(self) -> None:
+        while self._letters:
+            function, arguments = self._letters.popleft()
+            try:
+                function(*arguments)
+            except BaseException:
+                self._hub.handle_error(function, *sys.exc_info())
+
+
+def mailbox_here() -> Mailbox:
+    """The mailbox of the calling thread's hub."""
+    box: Mailbox | None = getattr(_mailboxes, "here", None)
+    hub = get_hub()
+    if box is None or box._hub is not hub:
+        box = _mailboxes.here = Mailbox(hub)
+    return box
 
 
 class _Signal:
     """Sent once, from any thread, to the one that made it."""
 
     def __init__(self) -> None:
-        self._hub = get_hub_if_exists()
-        if self._hub is None:  # a hub, once made, stays with its thread
+        self._mailbox = None if get_hub_if_exists() is None else mailbox_here()
+        if self._mailbox is None:  # a hub, once made, stays with its thread
             self._lock = _new_lock()
             self._lock.acquire()
         else:
@@ -170,14 +229,14 @@ class _Signal:
 
     def send(self) -> None:
         """Ends the wait. Never switches."""
-        if self._hub is None:
+        if self._mailbox is None:
             self._lock.release()
         else:
-            post(self._hub, self._waiter.serve, True)
+            self._mailbox.post(self._waiter.serve, True)
 
     def wait(self, seconds: float) -> bool:
         """Waits. True: the signal has come. Switches greenlets, or blocks a thread without a hub."""
-        if self._hub is None:
+        if self._mailbox is None:
             return bool(self._lock.acquire(timeout=min(seconds, _thread.TIMEOUT_MAX)))
         return self._waiter.wait(HubClock(), seconds)
 
@@ -239,6 +298,10 @@ class _OffHub:
         """In a thread."""
         return bool(_in_thread(self.handlers.check, resource))
 
+    def lay(self, ghost: Any) -> bool:
+        """In a thread, as it may connect."""
+        return bool(_in_thread(self.handlers.lay, ghost))
+
     def reset(self, resource: Any) -> bool:
         """In a thread."""
         return bool(_in_thread(self.handlers.reset, resource))
@@ -248,12 +311,23 @@ def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
     hub = get_hub_if_exists()
     if hub is None or hub is not _service:
         return function(*arguments)  # a thread of the program, which may block
-    return hub.threadpool.apply(function, arguments)
+    value, error = hub.threadpool.apply(_caught, (function, arguments))
+    if error is not None:
+        raise error
+    return value
+
+
+def _caught(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+    """What came of a call. gevent would print an error before it reaches whom it concerns."""
+    try:
+        return function(*arguments), None
+    except Exception as error:
+        return None, error
 
 
 def _forget_service() -> None:
-    global _service, _deciding
-    _service, _deciding = None, _new_lock()
+    global _service, _service_mailbox, _deciding
+    _service, _service_mailbox, _deciding = None, None, _new_lock()
 
 
 os.register_at_fork(after_in_child=_forget_service)
@@ -269,22 +343,30 @@ def _home() -> Any:
 
 
 def _service_hub() -> Any:
-    global _service
+    global _service, _service_mailbox
     if _service is None:
         is_ready = _new_lock()
         is_ready.acquire()
         found: list[Any] = []
         _start_thread(_serve, (found, is_ready))
         is_ready.acquire()
-        _service = found[0]
+        if isinstance(found[0], BaseException):
+            raise found[0]
+        _service, _service_mailbox = found
     return _service
 
 
 def _serve(found: list[Any], is_ready: Any) -> None:
     """Runs a hub for as long as the process lives; native threads of this kind keep none alive."""
-    hub = get_hub()
-    keeps_running = hub.loop.async_()
-    keeps_running.start(lambda: None)
-    found.append(hub)
-    is_ready.release()
-    hub.switch()
+    try:
+        hub = get_hub()
+        keeps_running = hub.loop.async_()
+        keeps_running.start(lambda: None)
+        found.extend((hub, mailbox_here()))
+    except BaseException as error:
+        found.append(error)
+        return
+    finally:
+        is_ready.release()
+    while True:
+        hub.switch()

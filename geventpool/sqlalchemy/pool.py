@@ -82,6 +82,9 @@ class _RecordHandlers(ConnectionHandlers):
             return ghost
         return super().ghost(record.dbapi_connection)
 
+    def is_busy(self, record: Any) -> bool:
+        return record.dbapi_connection is not None and super().is_busy(record.dbapi_connection)
+
     def move(self, record: Any) -> None:
         if record.dbapi_connection is not None:
             super().move(record.dbapi_connection)
@@ -337,7 +340,12 @@ class GeventPool(Door, Pool):
             and self.config.timeout == 0
             and len(ledger.waiting) < ledger.opening + room
         ):
-            return self.core.acquire(_LONGEST_CONNECT)
+            try:
+                return self.core.acquire(_LONGEST_CONNECT)
+            except PoolTimeout as later:
+                error = later
+        if isinstance(error, exc.TimeoutError):
+            raise error  # another engine's, which the creator has asked
         raise _OURS[type(error)](str(error), error.why, code="3o7r") from None
 
     def _refresh(self, record: Record) -> Record:
@@ -415,7 +423,8 @@ class GeventPool(Door, Pool):
         return invoke_and_adopt
 
     def _open_record(self) -> Record:
-        self.core.min_idle = self.config.min_idle  # in use (again), if it was disposed of
+        if self.core.is_dormant:
+            self.core.wake()
         if self._spares:
             record = self._spares.pop()
             try:

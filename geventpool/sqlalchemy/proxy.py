@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,7 +34,8 @@ class Record(_ConnectionRecord):
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         if not soft and self.dbapi_connection is not None:
             # SQLAlchemy closes it here and now, and what it had begun could not be found any more.
-            self.ghost = self._pool.core.handlers.ghost(self)
+            with contextlib.suppress(Exception):  # a driver's surprise
+                self.ghost = self._pool.core.handlers.ghost(self)
         super().invalidate(e, soft)
 
     def checkin(self, _fairy_was_created: bool = True) -> None:
@@ -91,6 +93,8 @@ class Fairy(_ConnectionFairy):
             or record.finalize_callback
             or not self._is_clean(pool, record)
         ):
+            if record is not None and record.entry is not None:
+                pool.core.holders.own_again(record.entry)  # who gives it back, holds it meanwhile
             super()._checkin(transaction_was_reset)
             return
         # What SQLAlchemy would do, without what there is nothing to do for.

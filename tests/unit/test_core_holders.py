@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 import pytest
 
-from geventpool import ConnectionPool, PoolDeadlock
+from geventpool import ConnectionPool, PoolDeadlock, PoolTimeout
 from geventpool.testing import FakeClock, FakeDriver, settle
 
 
@@ -132,9 +132,10 @@ def test_five_that_hold_one_of_five_and_want_a_second_are_told_at_once(driver, c
                 errors.append(error)
 
     greenlets = [gevent.spawn(nest) for _ in range(5)]
-    started = clock.now()
-    gevent.joinall(greenlets)
-    assert clock.now() == started
+    for _ in range(10):
+        gevent.sleep(0)
+    clock.advance(0.1)  # at once, but for the time that it takes to be sure
+    assert all(greenlet.dead for greenlet in greenlets)
     [error] = errors
     assert error.why == "deadlock"
     assert str(error).count("in nest\n") == 5, "all holders with their stacks"
@@ -159,7 +160,9 @@ def test_a_ring_over_two_pools_is_found(driver, clock) -> None:
                 "told of both" if {"<first", "<second"} <= set(str(error).split()) else "told"
             )
 
-    gevent.joinall([gevent.spawn(nest, first, second), gevent.spawn(nest, second, first)])
+    both = [gevent.spawn(nest, first, second), gevent.spawn(nest, second, first)]
+    clock.advance(0.1)
+    gevent.joinall(both)
     assert outcomes == ["told of both", "served"]
 
 
@@ -198,25 +201,92 @@ def test_a_holder_that_was_served_and_has_not_woken_yet_is_no_ring(driver, clock
         assert nesting.get() == "served"
 
 
+def test_connections_handed_to_greenlets_that_have_not_begun_are_theirs(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=3)
+
+    def work(lent: Any) -> None:
+        with lent:
+            clock.sleep(0.05)
+
+    def produce() -> int:
+        for _ in range(10):
+            gevent.spawn(work, pool.connection())
+        return 10
+
+    producer = gevent.spawn(produce)
+    clock.advance(1)
+    assert producer.get() == 10
+    assert pool.stats().timeout_reasons == {}
+
+
+def test_of_a_ring_the_one_with_the_least_time_is_told(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=2)
+    told = []
+
+    def nest(name: str, timeout: float) -> None:
+        with pool.connection():
+            clock.sleep(0.01)
+            try:
+                with pool.connection(timeout):
+                    pass
+            except PoolTimeout as error:
+                told.append((name, error.why))
+
+    gevent.spawn(nest, "patient", 30.0)
+    gevent.spawn(nest, "hurried", 1.0)
+    clock.advance(5)
+    assert told == [("hurried", "deadlock")]
+
+
+def test_a_reclaim_leaves_alone_what_another_greenlet_waits_on(driver, clock, caplog) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=1)
+    kept: list[Any] = []
+    gevent.spawn(take_and_end, pool, kept).join()
+    settle()
+    pool.core.handlers.is_busy = lambda _: True  # type: ignore[method-assign]
+    clock.advance(10)
+    assert (pool.stats().in_use, caplog.records) == (1, [])
+    pool.core.handlers.is_busy = lambda _: False  # type: ignore[method-assign]
+    clock.advance(2)
+    assert (pool.stats().in_use, len(caplog.records)) == (0, 1)
+
+
+def test_a_return_that_is_under_way_is_not_reclaimed(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=1)
+    kept: list[Any] = []
+    gevent.spawn(take_and_end, pool, kept).join()
+    clock.advance(0.9)
+    driver.call_time = 0.3
+    giver = gevent.spawn(kept[0].close)
+    clock.advance(1)
+    giver.get()
+    assert pool.stats().idle == 1
+    pool.core.ledger.check()
+
+
 @pytest.mark.parametrize("is_in_a_cycle", [False, True])
 def test_connections_that_were_dropped_are_not_held(driver, clock, is_in_a_cycle: bool) -> None:
     pool = ConnectionPool(driver.connect, clock=clock, max_size=2)
-    gc.disable()  # so that they come back as late as possible
-    try:
+
+    def drop_and_ask() -> int:
         for _ in range(2):
             dropped: list[Any] = [pool.connection()]
             if is_in_a_cycle:
                 dropped.append(dropped)
         del dropped
         with pool.connection(), pool.connection():  # this greenlet's own have not come back yet
-            assert driver.attempts == 2
+            return int(driver.attempts)
+
+    gc.disable()  # so that they come back as late as possible
+    try:
+        asking = gevent.spawn(drop_and_ask)
+        clock.advance(1)
+        assert asking.get(block=False) == 2
     finally:
         gc.enable()
 
 
 def test_the_timeout_names_those_who_hold(driver, clock) -> None:
-    from geventpool import PoolTimeout
-
     pool = ConnectionPool(driver.connect, clock=clock, max_size=1, timeout=1)
 
     def the_culprit() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from typing import Any
 
 import gevent
 import pytest
 
 from geventpool import ConnectionPool, PoolTimeout
+from geventpool.sqlalchemy import GeventPool
 from geventpool.testing import FakeClock, FakeDriver, settle
 
 
@@ -190,3 +193,72 @@ def test_a_server_that_is_down_costs_no_old_connection(driver, clock) -> None:
     clock.advance(2)
     assert not driver.connections[0].is_open
     assert pool.stats().idle == 1
+
+
+def test_a_pool_that_nobody_refers_to_any_more_renews_nothing(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, recycle=100)
+    pool.connection().close()
+    settle()
+    core = weakref.ref(pool.core)
+    del pool
+    gc.collect()
+    clock.advance(1000)
+    assert core() is None
+    assert driver.attempts == 1
+
+
+def test_a_pool_that_was_disposed_of_renews_nothing(driver, clock) -> None:
+    pool = GeventPool(driver.connect, recycle=100)
+    pool.core.clock = clock
+    lent = pool.connect()
+    clock.advance(95)
+    pool.dispose()
+    lent.close()
+    clock.advance(1000)
+    assert driver.attempts == 1
+
+
+def test_disposing_loses_nobody_who_waits(driver, clock) -> None:
+    others = [driver.connect()]
+    pool = full(driver, clock, most=1, max_size=5)
+    waiting = gevent.spawn(pool.connection)
+    clock.advance(0.1)
+    others[0].close()
+    pool.core.dispose()
+    clock.advance(2)
+    assert waiting.successful()
+
+
+@pytest.mark.parametrize("recycle", [0, 0.01])
+def test_a_lifetime_of_nothing_is_no_reason_to_reconnect_all_the_time(
+    driver, clock, recycle: float
+) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, recycle=recycle)
+    pool.warm_up()
+    clock.advance(100)
+    assert driver.attempts <= 2
+
+
+def test_a_creator_that_ends_its_greenlet_is_not_asked_without_a_pause(driver, clock) -> None:
+    attempts = []
+
+    def connect() -> None:
+        attempts.append(1)
+        raise gevent.GreenletExit
+
+    pool = ConnectionPool(connect, clock=clock, timeout=1)
+    waiting = gevent.spawn(pool.connection)
+    clock.advance(2)
+    assert isinstance(waiting.exception, PoolTimeout)
+    assert len(attempts) < 50
+
+
+def test_a_renewal_that_cannot_succeed_is_given_up_at_the_age(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, recycle=100)
+    pool.connection().close()
+    driver.is_down = True
+    clock.advance(200)
+    attempts = driver.attempts
+    clock.advance(3600)
+    assert driver.attempts == attempts
+    assert pool.stats().size == 0
