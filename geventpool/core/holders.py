@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import heapq
 import logging
+import math
 import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -26,6 +28,7 @@ _NAMED = 5
 _SHOWN = 20
 _LOOK_AFTER = 1.0
 _SETTLED_AFTER = 0.02
+_MOMENT = 0.02
 
 # Which greenlet waits for which pool. Of those that wait in one and the same thread.
 waits: dict[Any, tuple[ResourcePool[Any], Waiter[Any]]] = {}
@@ -48,6 +51,8 @@ class Holders(Generic[R]):
     def __init__(self, pool: ResourcePool[R]) -> None:
         self._pool = pool
         self.records_stacks = False
+        self._described_at = -math.inf
+        self._description = ""
 
     def add(self, entry: Entry[R]) -> None:
         """A new entry, whose owners are to be followed."""
@@ -68,16 +73,23 @@ class Holders(Generic[R]):
             self.own(entry)
 
     def describe(self, now: float) -> str:
-        """Who holds entries for longest, as a sentence; empty if nobody is known."""
-        held = sorted(self._in_use(), key=lambda entry: entry.taken_at)
+        """Who holds entries for longest, as a sentence; empty if nobody is known.
+
+        The same for all who ask within a moment: a thousand may time out at once.
+        """
+        if now - self._described_at < _MOMENT:
+            return self._description
+        held = heapq.nsmallest(_NAMED, self._in_use(), key=lambda entry: entry.taken_at)
         named = []
-        for entry in held[:_NAMED]:
+        for entry in held:
             owner = entry.owner
             where = "a greenlet that is gone, or another thread"
             if owner is not None and not owner.dead:
                 where = f"{stacks.name_of(owner)} at {stacks.place_of(owner)}"
             named.append(f"{now - entry.taken_at:.3g} s by {where}")
-        return f"Held for longest: {'; '.join(named)}." if named else ""
+        self._described_at = now
+        self._description = f"Held for longest: {'; '.join(named)}." if named else ""
+        return self._description
 
     def suspect_deadlock(self) -> None:
         """The calling greenlet is in line: could it ever be served? Never switches.
@@ -100,9 +112,7 @@ class Holders(Generic[R]):
         pool, waiter = min(
             (waits[entry.owner] for entry in self._in_use()), key=lambda wait: wait[1].deadline
         )
-        pool.ledger.leave(waiter)
-        pool.opener.unwant(waiter)
-        waiter.refuse(error)
+        pool.line.refuse(waiter, error)
 
     def _deadlock(self) -> PoolDeadlock | None:
         if _find_ring(self._pool) is None:

@@ -103,11 +103,15 @@ class Line(Generic[R]):
         elif waiter.value is not None:
             pool.release(waiter.value, is_untouched=True)
 
-    def refuse_first(self, error: BaseException) -> None:
-        """Gives the first in line an error instead of an entry. Never switches."""
-        waiter = self._pool.ledger.waiting.popleft()
+    def refuse(self, waiter: Waiter[Entry[R]], error: BaseException) -> None:
+        """Gives one in line an error instead of an entry. Never switches."""
+        self._pool.ledger.leave(waiter)
         self._pool.opener.unwant(waiter)
         waiter.refuse(error)
+
+    def refuse_first(self, error: BaseException) -> None:
+        """Gives the first in line an error instead of an entry. Never switches."""
+        self.refuse(self._pool.ledger.waiting[0], error)
 
     def refuse_all(self, error: BaseException) -> None:
         """The pool is closed, or another process's. Never switches."""

@@ -225,7 +225,7 @@ class Opener(Generic[R]):
         self._failures = 0
 
     def _failed(self, error: BaseException) -> None:
-        """Refuses the first in line; all of them, if nothing is left that could serve them."""
+        """Refuses the first whom it was for; all in line, if nothing is left that could serve them."""
         pool = self._pool
         ledger = pool.ledger
         pool.counters.open_errors += 1
@@ -250,10 +250,15 @@ class Opener(Generic[R]):
             gevent.get_hub().handle_system_error(type(error), error)
         if self.is_full:
             return  # those in line wait for a return, or for room
-        is_hopeless = not (ledger.opening or ledger.in_use)
-        for _ in range(len(ledger.waiting) if is_hopeless else min(1, len(ledger.waiting))):
-            pool.line.refuse_first(error)
-            error = _again(error)
+        if not (ledger.opening or ledger.in_use):  # nothing is left that could serve them
+            for _ in range(len(ledger.waiting)):
+                pool.line.refuse_first(error)
+                error = _again(error)
+            return
+        for waiter in ledger.waiting:
+            if waiter.wants_open or waiter.is_overdue:  # the others wait for a return
+                pool.line.refuse(waiter, error)
+                return
 
     def look(self, now: float) -> None:
         """Opens for those who have waited as long as an open takes; sets the timer for the next.

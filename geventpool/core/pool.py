@@ -228,6 +228,7 @@ class ResourcePool(Generic[R]):
     @threads.in_owners_thread
     def expire_all(self) -> None:
         """Has everything that is open by now replaced before its next use. Never switches."""
+        self.renewal.due_when_returned.clear()
         for entry in self.entries:
             entry.expires_at = entry.sure_until = -math.inf
 
@@ -474,10 +475,15 @@ class ResourcePool(Generic[R]):
 
     def begin_again_after_fork(self) -> None:
         """The child's part of a fork: an empty pool, and nothing of the parent's is touched."""
-        self.opener.abort()
-        self.cleaner.stop()
-        self.renewal.stop()
-        self.line.refuse_all(PoolClosed(f"{self!r} belongs to the parent of this process"))
+        if self.is_here:
+            self.opener.abort()
+            self.cleaner.stop()
+            self.renewal.stop()
+            self.line.refuse_all(PoolClosed(f"{self!r} belongs to the parent of this process"))
+        else:  # another thread's, which is not here any more: nothing of it may be touched
+            registry.keep_for_good(
+                (self.opener, self.cleaner, self.renewal, self.line, self.ledger)
+            )
         registry.disown(self.entries, self.handlers.fileno)
         self.handlers = threads.bare(self.handlers)
         self._begin(self.policy.fresh())

@@ -37,12 +37,13 @@ class Renewal(Generic[R]):
 
     Attributes:
         ageing: entries for which replacements are wanted.
+        due_when_returned: lent ones, whose time has come.
     """
 
     def __init__(self, pool: ResourcePool[R]) -> None:
         self._pool = pool
         self._timers: dict[Entry[R], Timer] = {}
-        self._due_when_returned: set[Entry[R]] = set()
+        self.due_when_returned: set[Entry[R]] = set()
         self.ageing: list[Entry[R]] = []
 
     def add(self, entry: Entry[R]) -> None:
@@ -59,9 +60,9 @@ class Renewal(Generic[R]):
 
     def keeps(self, entry: Entry[R], now: float) -> bool:
         """A lent entry has come back too old: may it stay until its replacement is there?"""
-        if entry not in self._due_when_returned:
+        if entry not in self.due_when_returned:
             return False
-        self._due_when_returned.discard(entry)
+        self.due_when_returned.discard(entry)
         entry.expires_at = entry.opened_at + self._pool.limits.lifetime
         pool = self._pool
         if now >= entry.expires_at or pool.is_oversize or pool.is_closed:
@@ -73,7 +74,7 @@ class Renewal(Generic[R]):
         timer = self._timers.pop(entry, None)
         if timer is not None:
             timer.stop()
-        self._due_when_returned.discard(entry)
+        self.due_when_returned.discard(entry)
         if entry in self.ageing:
             self.ageing.remove(entry)
 
@@ -100,7 +101,7 @@ class Renewal(Generic[R]):
         if (
             entry.state is IN_USE
         ):  # not now: what was opened now would be surplus until it comes back
-            self._due_when_returned.add(entry)
+            self.due_when_returned.add(entry)
             entry.expires_at = -math.inf
             return
         kept = max(pool.min_idle, pool.policy.demand(now).level)

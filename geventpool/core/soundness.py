@@ -41,7 +41,8 @@ def is_sound(pool: ResourcePool[R], entry: Entry[R], now: float, deadline: float
         if deadline - now <= patience:
             raise pool.line.timed_out(pool.clock.now(), now, 0.0) from None
         pool.discard(entry, "dead")
-        pool.expire_all()  # nobody answers: to ask the others would take as long for each
+        for other in pool.ledger.idle:  # to ask them would take as long for each
+            other.expires_at = other.sure_until = -math.inf
         return False
     finally:
         limit.close()
