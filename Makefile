@@ -26,9 +26,9 @@ check: $(READY)  ## ruff, mypy --strict, import-linter, doctest
 matrix: $(READY)  ## unit, property and peer tests on Python 3.10-3.13 x SQLAlchemy 2.0 and 2.1
 	$(VENV)/bin/nox
 
-bench: $(READY)  ## what is claimed of speed, each beside its peer in one run
+bench: $(READY)  ## what is claimed of speed, each beside its peers in one run (ARGS=--quick for a first look)
 	-@$(PY) -m tools.system_packages mariadb postgresql
-	@for file in benchmarks/[a-z]*.py; do name=$$(basename $$file .py); echo "== $$name"; $(PY) -m benchmarks.$$name || exit 1; done
+	$(PY) -m benchmarks $(ARGS)
 
 stress: $(READY)  ## kill sweep, property tests and all scenarios at length, beside the other pools (tests/stress/RESULTS.md)
 	-@$(PY) -m tools.system_packages mariadb postgresql

@@ -1,4 +1,6 @@
-"""What one connect costs the whole worker: `python -m benchmarks.connect_stall`.
+"""What one connect costs the whole worker.
+
+python -m benchmarks.connect_stall
 
 While a driver works by itself, and does not wait for the server, the hub stands still and with it every
 greenlet of the process. Measured for each driver, as a user has it and as geventpool tunes it, in turns,
@@ -13,28 +15,27 @@ Ratios are what to look at; the unit is the tuned PyMySQL, or pg8000, of the sam
 
 from __future__ import annotations
 
-from gevent import monkey
+import importlib
+import inspect
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
-monkey.patch_all()
+import gevent
+from psycogreen.gevent import patch_psycopg
 
-import importlib  # noqa: E402
-import inspect  # noqa: E402
-import statistics  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from dataclasses import dataclass, field  # noqa: E402
-from typing import Any  # noqa: E402
+from geventpool.drivers import tune
 
-import gevent  # noqa: E402
-from psycogreen.gevent import patch_psycopg  # noqa: E402
+from .measure import Scale
+from .result import Section, Table
+from .run import Serve, main
 
-from geventpool.drivers import tune  # noqa: E402
-from tools import system_packages  # noqa: E402
-from tools.servers import MariaDB, PostgreSQL  # noqa: E402
-
-ROUNDS = 10
 CONNECTS = 20
 TICK = 0.001
+SERVERS = ("mariadb", "postgresql")
 
 
 @dataclass
@@ -71,7 +72,26 @@ def tune_all() -> None:
     tune("pg8000.dbapi")
 
 
-def variants_of(server: Any) -> list[Variant]:
+def _ways(database: str, is_mariadb: bool) -> list[tuple[str, str, dict[str, Any], bool | None]]:
+    """Name, module, the arguments that are its own, and whether we tune it."""
+    own, libpq = {"database": database}, {"dbname": database}
+    if is_mariadb:
+        return [
+            ("PyMySQL", "pymysql", own, False),
+            ("PyMySQL, tuned", "pymysql", own, True),
+            ("PyMySQL, ssl_disabled", "pymysql", {**own, "ssl_disabled": True}, None),
+            ("mysqlclient (blocks)", "MySQLdb", own, None),
+        ]
+    return [
+        ("pg8000", "pg8000.dbapi", own, False),
+        ("pg8000, tuned", "pg8000.dbapi", own, True),
+        ("pg8000, ssl_context=False", "pg8000.dbapi", {**own, "ssl_context": False}, None),
+        ("psycopg", "psycopg", libpq, None),
+        ("psycopg2 with psycogreen", "psycopg2", libpq, None),
+    ]
+
+
+def variants_of(server: Any, is_mariadb: bool) -> list[Variant]:
     """All ways to connect to a server whose driver is installed."""
     common = {
         "host": server.host,
@@ -79,35 +99,8 @@ def variants_of(server: Any) -> list[Variant]:
         "user": server.user,
         "password": server.password,
     }
-    database = server.database
-    rows: list[tuple[str, str, dict[str, Any], bool | None]]
-    if isinstance(server, MariaDB):
-        rows = [
-            ("PyMySQL", "pymysql", {"database": database}, False),
-            ("PyMySQL, tuned", "pymysql", {"database": database}, True),
-            (
-                "PyMySQL, ssl_disabled",
-                "pymysql",
-                {"database": database, "ssl_disabled": True},
-                None,
-            ),
-            ("mysqlclient (blocks)", "MySQLdb", {"database": database}, None),
-        ]
-    else:
-        rows = [
-            ("pg8000", "pg8000.dbapi", {"database": database}, False),
-            ("pg8000, tuned", "pg8000.dbapi", {"database": database}, True),
-            (
-                "pg8000, ssl_context=False",
-                "pg8000.dbapi",
-                {"database": database, "ssl_context": False},
-                None,
-            ),
-            ("psycopg", "psycopg", {"dbname": database}, None),
-            ("psycopg2 with psycogreen", "psycopg2", {"dbname": database}, None),
-        ]
     variants = []
-    for name, module, own, is_tuned in rows:
+    for name, module, own, is_tuned in _ways(server.database, is_mariadb):
         try:
             connect = importlib.import_module(module).connect
         except ImportError:
@@ -160,37 +153,51 @@ def measure_stall(variant: Variant) -> None:
     variant.stalls.append(longest)
 
 
-def report(variants: list[Variant]) -> None:
-    """Prints Markdown rows; the unit is the tuned driver's."""
+def report(variants: list[Variant]) -> Table:
+    """The unit is the tuned driver's."""
     unit = next(variant for variant in variants if variant.is_tuned)
     cpu_unit, stall_unit = statistics.median(unit.cpu), statistics.median(unit.stalls)
+    rows = []
     for variant in variants:
         cpu, stall = statistics.median(variant.cpu), statistics.median(variant.stalls)
-        print(
-            f"| {variant.name} | {cpu / cpu_unit:.2f} | {cpu * 1e3:.2f} ms "
-            f"| {stall / stall_unit:.2f} | {stall * 1e3:.2f} ms |"
+        rows.append(
+            [
+                variant.name,
+                f"{cpu / cpu_unit:.2f}",
+                f"{cpu * 1e3:.2f} ms",
+                f"{stall / stall_unit:.2f}",
+                f"{stall * 1e3:.2f} ms",
+            ]
         )
+    return Table(
+        ["driver", "CPU per connect, ratio", "CPU per connect", "longest stall, ratio", "stall"],
+        rows,
+    )
 
 
-def main() -> None:
-    """Measures and prints a Markdown table."""
-    problem = system_packages.install(["mariadb", "postgresql"])
-    if problem:
-        raise SystemExit(problem)
+def measure(scale: Scale, serve: Serve) -> list[Section]:
+    """All drivers that are installed."""
     patch_psycopg()
-    print("| driver | CPU per connect, ratio | CPU per connect | longest stall, ratio | stall |")
-    print("|---|---|---|---|---|")
-    for kind in (MariaDB, PostgreSQL):
-        with kind() as server:
-            variants = variants_of(server)
-            for _ in range(ROUNDS):
-                for variant in variants:
-                    measure_cpu(variant)
-                for variant in variants:
-                    measure_stall(variant)
-            report(variants)
-    untune()
+    sections = []
+    for name in SERVERS:
+        variants = variants_of(serve(name), name == "mariadb")
+        for _ in range(max(1, scale.rounds // 2)):
+            for variant in variants:
+                measure_cpu(variant)
+            for variant in variants:
+                measure_stall(variant)
+            print(".", end="", file=sys.stderr, flush=True)
+        sections.append(
+            Section(
+                f"What a connect costs the whole worker, {name}",
+                f"CPU seconds of a connect, and the longest time that nobody else could run during "
+                f"{CONNECTS} of them: medians, beside the tuned driver's.",
+                tables=[report(variants)],
+            )
+        )
+    tune_all()
+    return sections
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)

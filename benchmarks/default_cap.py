@@ -1,6 +1,6 @@
 """How large must the hard cap be? Throughput of one worker by cap, as a share of its best.
 
-    python -m benchmarks.default_cap
+python -m benchmarks.default_cap
 
 One process, 200 greenlets without a pause between their transactions, GeventPool with each cap in turn
 and interleaved, for a transaction of which the server's part is 0, 5 and 20 ms (a lock, a disk, another
@@ -9,26 +9,26 @@ host). Beyond some cap the worker's own CPU is the limit and more connections on
 
 from __future__ import annotations
 
-from gevent import monkey
+import random
+import statistics
+import sys
+import time
 
-monkey.patch_all()
+import gevent
+from sqlalchemy import create_engine, text
 
-import random  # noqa: E402
-import statistics  # noqa: E402
-import time  # noqa: E402
+from geventpool.sqlalchemy import GeventPool
 
-import gevent  # noqa: E402
-from sqlalchemy import create_engine, text  # noqa: E402
-
-from geventpool.sqlalchemy import GeventPool  # noqa: E402
-from tools.servers import MariaDB, PostgreSQL  # noqa: E402
+from .measure import Scale
+from .result import Section, Table
+from .run import Serve, main
 
 CAPS = (2, 5, 10, 15, 20, 30, 50, 80)
 SERVER_SECONDS = (0.0, 0.005, 0.020)
-GREENLETS, SECONDS, ROUNDS = 200, 1.0, 3
+GREENLETS, WARM_SECONDS = 200, 0.5
 
 
-def transactions_per_second(url: str, cap: int, server_seconds: float) -> float:
+def transactions_per_second(url: str, cap: int, server_seconds: float, seconds: float) -> float:
     """Of one worker with this cap."""
     engine = create_engine(url, poolclass=GeventPool, max_size=cap, pool_timeout=None)
     nap = "sleep" if engine.dialect.name == "mysql" else "pg_sleep"
@@ -43,32 +43,50 @@ def transactions_per_second(url: str, cap: int, server_seconds: float) -> float:
             done += 1
 
     clients = [gevent.spawn(client) for _ in range(GREENLETS)]
-    gevent.sleep(0.5)
+    gevent.sleep(WARM_SECONDS)
+    with gevent.Timeout(10, False):
+        while engine.pool.stats().opening:  # type: ignore[attr-defined]
+            gevent.sleep(0.1)
     done, began = 0, time.perf_counter()
-    gevent.sleep(SECONDS)
+    gevent.sleep(seconds)
+    while not done:  # so short a look says nothing, but it is no error
+        gevent.sleep(seconds)
     rate = done / (time.perf_counter() - began)
     gevent.killall(clients)
     engine.dispose()
     return rate
 
 
-def main() -> None:
-    """Measures and prints a Markdown table."""
-    print("| server | server's part | " + " | ".join(f"cap {cap}" for cap in CAPS) + " |")
-    print("|---|---|" + "---|" * len(CAPS))
-    for kind, driver in ((MariaDB, "pymysql"), (PostgreSQL, "psycopg")):
-        with kind() as server:
-            url = server.url(driver)
-            for seconds in SERVER_SECONDS:
-                rates: dict[int, list[float]] = {cap: [] for cap in CAPS}
-                for _ in range(ROUNDS):
-                    for cap in random.sample(CAPS, len(CAPS)):
-                        rates[cap].append(transactions_per_second(url, cap, seconds))
-                medians = {cap: statistics.median(rates[cap]) for cap in CAPS}
-                best = max(medians.values())
-                shares = " | ".join(f"{medians[cap] / best:.0%}" for cap in CAPS)
-                print(f"| {driver} | {seconds * 1000:g} ms | {shares} |", flush=True)
+def measure(scale: Scale, serve: Serve) -> list[Section]:
+    """With PyMySQL on MariaDB and psycopg on PostgreSQL."""
+    places = (("mariadb", "pymysql"), ("postgresql", "psycopg"))
+    sections = []
+    for server, driver in places:
+        url = serve(server).url(driver)
+        rows = [_shares(scale, url, seconds) for seconds in SERVER_SECONDS]
+        header = ["server's part", *(f"cap {cap}" for cap in CAPS)]
+        sections.append(
+            Section(
+                f"Throughput by cap, {driver} on {server}",
+                f"{GREENLETS} greenlets without a pause between their transactions; the share of the best "
+                "cap's throughput, median of the rounds.",
+                tables=[Table(header, rows)],
+            )
+        )
+    return sections
+
+
+def _shares(scale: Scale, url: str, server_seconds: float) -> list[str]:
+    rates: dict[int, list[float]] = {cap: [] for cap in CAPS}
+    for _ in range(max(1, scale.rounds // 7)):
+        for cap in random.sample(CAPS, len(CAPS)):
+            seconds = 1.5 * scale.busy_seconds
+            rates[cap].append(transactions_per_second(url, cap, server_seconds, seconds))
+        print(".", end="", file=sys.stderr, flush=True)
+    medians = {cap: statistics.median(rates[cap]) for cap in CAPS}
+    best = max(medians.values())
+    return [f"{server_seconds * 1000:g} ms", *(f"{medians[cap] / best:.0%}" for cap in CAPS)]
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)

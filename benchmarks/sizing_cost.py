@@ -1,73 +1,54 @@
-"""What sizing adds to one checkout, against a gevent queue's get and put in the same process.
+"""What sizing adds to one checkout, beside a gevent queue's get and put.
 
-    python benchmarks/sizing_cost.py
-
-Prints the median time of requested + rose + fell for each policy, and its ratio to a get and a put
-of `gevent.queue.LifoQueue`. Rounds are interleaved, so that a drift of the machine meets all alike.
+python -m benchmarks.sizing_cost
 """
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Callable
 
 from gevent.queue import LifoQueue
 
 from geventpool.sizing import SizingPolicy, adaptive, fixed, poisson
 
-ROUNDS = 41
-CHECKOUTS = 5_000
+from .measure import Sample, Scale, interleave, spread, statement
+from .result import Section
+from .run import Serve, main
+
+QUEUE, CLOCK = "queue", "clock"
 
 
-def of_policy(policy: SizingPolicy) -> float:
-    """Seconds of one checkout's bookkeeping: the time passes as in real use."""
-    clock = time.monotonic
-    started = time.perf_counter()
-    for _ in range(CHECKOUTS):
-        now = clock()
-        policy.requested(now)
-        policy.rose(now, 1)
-        policy.fell(clock(), 0)
-    return (time.perf_counter() - started) / CHECKOUTS
-
-
-def of_clock() -> float:
-    """The loop of `of_policy` without the policy."""
-    clock = time.monotonic
-    started = time.perf_counter()
-    for _ in range(CHECKOUTS):
-        clock()
-        clock()
-    return (time.perf_counter() - started) / CHECKOUTS
-
-
-def of_queue(queue: LifoQueue[int]) -> float:
-    """Seconds of one get and one put."""
-    started = time.perf_counter()
-    for _ in range(CHECKOUTS):
-        queue.put(queue.get())
-    return (time.perf_counter() - started) / CHECKOUTS
-
-
-def main() -> None:
-    """Measures and prints."""
+def measure(scale: Scale, _serve: Serve) -> list[Section]:
+    """Each policy, without the two readings of the clock that a checkout needs anyhow."""
     queue: LifoQueue[int] = LifoQueue()
     queue.put(1)
-    subjects: dict[str, Callable[[], float]] = {"queue": lambda: of_queue(queue), "clock": of_clock}
-    for policy in (adaptive(), poisson(), fixed()):
-        subjects[repr(policy)] = lambda policy=policy: of_policy(policy)  # type: ignore[misc]
-    times: dict[str, list[float]] = {name: [] for name in subjects}
-    for _ in range(ROUNDS):
-        for name, subject in subjects.items():
-            times[name].append(subject())
-    median = {name: statistics.median(seen) for name, seen in times.items()}
-    clock, baseline = median.pop("clock"), median.pop("queue")
-    print(f"LifoQueue get + put: {baseline * 1e6:.2f} µs")
-    for name, seconds in median.items():
-        own = seconds - clock
-        print(f"{name}: {own * 1e6:.2f} µs, {own / baseline:.2f} of the queue")
+    samples = {
+        QUEUE: statement("put(get())", get=queue.get, put=queue.put),
+        CLOCK: statement("clock(); clock()", clock=time.monotonic),
+    }
+    policies = [repr(policy) for policy in (adaptive(), poisson(), fixed())]
+    for name, policy in zip(policies, (adaptive(), poisson(), fixed()), strict=True):
+        samples[name] = _of(policy)
+    times = interleave(samples, scale.rounds, scale.seconds)
+    figures = []
+    for name in policies:
+        rounds = zip(times[name], times[CLOCK], times[QUEUE], strict=True)
+        own = [(policy - clock) / unit for policy, clock, unit in rounds]
+        figures.append(spread(f"{name} / LifoQueue get and put", own))
+    return [
+        Section(
+            "What sizing adds to one checkout",
+            "What the pool tells its policy when a connection is lent and returned, without the two "
+            "readings of the clock, beside a get and a put of gevent's compiled queue.",
+            figures,
+        )
+    ]
+
+
+def _of(policy: SizingPolicy) -> Sample:
+    text = "took(clock(), 1); fell(clock(), 0)"
+    return statement(text, clock=time.monotonic, took=policy.took, fell=policy.fell)
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)
