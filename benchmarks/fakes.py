@@ -132,7 +132,7 @@ def sqlalchemy_pools(creator: Callable[[], Any], size: int = 5) -> dict[str, Poo
     }
 
 
-def bare_core(limits: Limits | None = None) -> ResourcePool[object]:
+def bare_core(limits: Limits | None = None) -> ResourcePool:
     """The core without any driver."""
     return ResourcePool(cast(Any, NoDriver()), adaptive(), limits or Limits())
 

@@ -47,7 +47,7 @@ class Door:
         config: its settings.
     """
 
-    core: ResourcePool[Any]
+    core: ResourcePool
     config: PoolConfig
     _said: dict[str, Any]  # what the user has said of the settings
 
@@ -190,7 +190,7 @@ def adopt(connection: Any) -> None:
 
 def make_core(
     handlers: Any, config: PoolConfig, name: str, clock: Clock | None = None
-) -> ResourcePool[Any]:
+) -> ResourcePool:
     """The resource pool for a configuration."""
     return ResourcePool(
         handlers,
@@ -229,9 +229,9 @@ class PooledConnection:
 
     __slots__ = ("_entry", "_pool", "connection")
 
-    def __init__(self, pool: ConnectionPool, entry: Entry[Any]) -> None:
+    def __init__(self, pool: ConnectionPool, entry: Entry) -> None:
         self._pool = pool
-        self._entry: Entry[Any] | None = entry
+        self._entry: Entry | None = entry
         self.connection = entry.resource
 
     def close(self) -> None:

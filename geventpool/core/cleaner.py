@@ -8,17 +8,15 @@ while nothing can become due.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from .waiter import Timer
 
 if TYPE_CHECKING:
     from .pool import ResourcePool
 
-R = TypeVar("R")
 
-
-class Cleaner(Generic[R]):
+class Cleaner:
     """Asks the policy when the longest-idle entry is due, and retires it then.
 
     Args:
@@ -29,7 +27,7 @@ class Cleaner(Generic[R]):
         is_armed: a timer runs.
     """
 
-    def __init__(self, pool: ResourcePool[R], is_timed: bool) -> None:
+    def __init__(self, pool: ResourcePool, is_timed: bool) -> None:
         self._pool = pool
         self.is_timed = is_timed
         self.is_armed = False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .ledger import Ledger
 from .waiter import Clock, Waiter
 
@@ -15,10 +13,10 @@ class Drain:
         waiters: those who wait.
     """
 
-    def __init__(self, ledger: Ledger[Any, Any], clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
         self._ledger = ledger
         self._clock = clock
-        self.waiters: list[Waiter[bool]] = []
+        self.waiters: list[Waiter] = []
 
     @property
     def is_done(self) -> bool:
@@ -33,7 +31,7 @@ class Drain:
         """
         if self.is_done or timeout <= 0:
             return self.is_done
-        waiter: Waiter[bool] = Waiter()
+        waiter: Waiter = Waiter()
         self.waiters.append(waiter)
         try:
             return waiter.wait(self._clock, timeout)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
-
-R = TypeVar("R")
+from typing import Any, Final
 
 # Plain strings, because they are compared on every checkout; they are also what logs and `repr` show.
 OPENING: Final = "opening"
@@ -16,7 +14,7 @@ CLOSING: Final = "closing"
 CLOSED: Final = "closed"
 
 
-class Entry(Generic[R]):
+class Entry:
     """One place in the pool, from the moment that it is reserved until its resource is closed.
 
     Times are seconds of the pool's monotonic clock.
@@ -57,7 +55,7 @@ class Entry(Generic[R]):
     )
 
     def __init__(self) -> None:
-        self.resource: R = None  # type: ignore[assignment]  # set before anybody sees the entry
+        self.resource: Any = None
         self.state: str = OPENING
         self.opened_at = 0.0
         self.expires_at = math.inf

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
-
-R = TypeVar("R")
+from typing import Any, Protocol
 
 
-class Handlers(Protocol[R]):
+class Handlers(Protocol):
     """What the pool does with a resource. Only `open`, `close`, `lay`, `check` and `reset` may switch."""
 
-    def open(self) -> R:
+    def open(self) -> Any:
         """Opens a resource; its errors reach the caller in line."""
 
-    def close(self, resource: R, cause: str) -> object:
+    def close(self, resource: Any, cause: str) -> object:
         """Closes it. An `Exception` is logged."""
 
-    def ghost(self, resource: R) -> Any:
+    def ghost(self, resource: Any) -> Any:
         """What the other side may still do for it when it will be closed; `None`: nothing."""
 
     def lay(self, ghost: Any) -> bool:
@@ -27,28 +25,28 @@ class Handlers(Protocol[R]):
     def is_full(self, error: BaseException) -> bool:
         """Did `open` fail only because the other side has no room for one more?"""
 
-    def is_busy(self, resource: R) -> bool:
+    def is_busy(self, resource: Any) -> bool:
         """Is it in the middle of an exchange, so that somebody may wait on its socket?"""
 
-    def move(self, resource: R) -> None:
+    def move(self, resource: Any) -> None:
         """Makes it usable by the hub of the calling thread. Nobody else uses it meanwhile."""
 
-    def check(self, resource: R) -> bool:
+    def check(self, resource: Any) -> bool:
         """Asks the other side; False: dead."""
 
-    def must_check(self, resource: R, idle_for: float, is_watched: bool) -> bool:
+    def must_check(self, resource: Any, idle_for: float, is_watched: bool) -> bool:
         """Must an idle resource be checked before it is lent?"""
 
-    def is_reset_needed(self, resource: R) -> bool:
+    def is_reset_needed(self, resource: Any) -> bool:
         """Must `reset` be called when it is released?"""
 
-    def reset(self, resource: R) -> bool:
+    def reset(self, resource: Any) -> bool:
         """Makes it fit for the next caller; False: it is not to be used again."""
 
-    def fileno(self, resource: R) -> int | None:
+    def fileno(self, resource: Any) -> int | None:
         """The socket to watch while it is idle."""
 
-    def is_farewell(self, resource: R, peeked: bytes) -> bool:
+    def is_farewell(self, resource: Any, peeked: bytes) -> bool:
         """Do these unsolicited bytes mean that the peer hangs up?"""
 
 

@@ -8,7 +8,7 @@ import logging
 import math
 import traceback
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from gevent import Greenlet, GreenletExit, getcurrent
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .pool import ResourcePool
     from .waiter import Waiter
 
-R = TypeVar("R")
 
 log = logging.getLogger("geventpool")
 
@@ -31,7 +30,7 @@ _SETTLED_AFTER = 0.02
 _MOMENT = 0.02
 
 # Which greenlet waits for which pool. Of those that wait in one and the same thread.
-waits: dict[Any, tuple[ResourcePool[Any], Waiter[Any]]] = {}
+waits: dict[Any, tuple[ResourcePool, Waiter]] = {}
 
 
 class _Ended:
@@ -41,24 +40,24 @@ class _Ended:
     dead = True
 
 
-class Holders(Generic[R]):
+class Holders:
     """The greenlets behind a pool's entries in use.
 
     Attributes:
         records_stacks: remember where entries are taken, because one was lost before.
     """
 
-    def __init__(self, pool: ResourcePool[R]) -> None:
+    def __init__(self, pool: ResourcePool) -> None:
         self._pool = pool
         self.records_stacks = False
         self._described_at = -math.inf
         self._description = ""
 
-    def add(self, entry: Entry[R]) -> None:
+    def add(self, entry: Entry) -> None:
         """A new entry, whose owners are to be followed."""
         entry.on_owner_end = partial(self._owner_ended, entry)
 
-    def own(self, entry: Entry[R]) -> None:
+    def own(self, entry: Entry) -> None:
         """The calling greenlet holds an entry from now on. Never switches."""
         entry.owner = owner = getcurrent()
         if isinstance(owner, Greenlet):
@@ -66,7 +65,7 @@ class Holders(Generic[R]):
         if self.records_stacks:
             entry.stack = stacks.capture(2)
 
-    def own_again(self, entry: Entry[R]) -> None:
+    def own_again(self, entry: Entry) -> None:
         """Another greenlet uses an entry that was handed to it. Never switches."""
         if entry.state is IN_USE and entry.owner is not getcurrent() and self._pool.is_here:
             disown(entry)
@@ -135,10 +134,10 @@ class Holders(Generic[R]):
             "deadlock",
         )
 
-    def _in_use(self) -> list[Entry[R]]:
+    def _in_use(self) -> list[Entry]:
         return [entry for entry in self._pool.entries if entry.state is IN_USE]
 
-    def _owner_ended(self, entry: Entry[R], greenlet: Any) -> None:
+    def _owner_ended(self, entry: Entry, greenlet: Any) -> None:
         """Runs in the hub. What was merely dropped is on its way back by itself."""
         if entry.owner is not greenlet:
             return
@@ -150,7 +149,7 @@ class Holders(Generic[R]):
         look = partial(self._look_after, entry, ended, greenlet, was_busy)
         self._pool.clock.call_later(_LOOK_AFTER if after is None else after, look, ref=False)
 
-    def _look_after(self, entry: Entry[R], ended: _Ended, greenlet: Any, was_busy: bool) -> None:
+    def _look_after(self, entry: Entry, ended: _Ended, greenlet: Any, was_busy: bool) -> None:
         if entry.owner is not ended or entry.state is not IN_USE:
             return  # it came back, or another greenlet has used it since
         pool = self._pool
@@ -178,7 +177,7 @@ class Holders(Generic[R]):
             pool.discard(entry, "owner ended")
 
 
-def disown(entry: Entry[Any]) -> None:
+def disown(entry: Entry) -> None:
     """Nobody holds an entry any more. Never switches."""
     owner = entry.owner
     entry.owner = entry.stack = None
@@ -187,8 +186,8 @@ def disown(entry: Entry[Any]) -> None:
 
 
 def _find_ring(
-    pool: ResourcePool[Any],
-) -> list[tuple[ResourcePool[Any], Entry[Any], Any]] | None:
+    pool: ResourcePool,
+) -> list[tuple[ResourcePool, Entry, Any]] | None:
     """All holders, if every one of them waits for a pool all of whose holders do; else `None`."""
     pools, ring = [pool], []
     for one in pools:  # grows on the way
@@ -206,7 +205,7 @@ def _find_ring(
     return ring
 
 
-def _tell(greenlet: Any, entry: Entry[Any]) -> str:
+def _tell(greenlet: Any, entry: Entry) -> str:
     """What is known of a greenlet that has ended."""
     told = f"It was {stacks.name_of(greenlet)}"
     error = getattr(greenlet, "exception", None)

@@ -10,15 +10,12 @@ true, so that a greenlet switch, or a kill, between any two calls finds the book
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Any
 
 from .entry import CLOSED, CLOSING, IDLE, IN_USE, OPENING, Entry
 
-R = TypeVar("R")
-W = TypeVar("W")
 
-
-class Ledger(Generic[R, W]):
+class Ledger:
     """The books of one pool.
 
     Args:
@@ -34,14 +31,14 @@ class Ledger(Generic[R, W]):
     def __init__(self, max_size: float, *, lifo: bool = True) -> None:
         self.max_size = max_size
         self.lifo = lifo
-        self.idle: deque[Entry[R]] = deque()  # left: idle for longest
-        self.waiting: deque[W] = deque()  # left: first in line
+        self.idle: deque[Entry] = deque()  # left: idle for longest
+        self.waiting: deque[Any] = deque()  # left: first in line
         self.opening = 0
         self.in_use = 0
         self.closing = 0
         self.size = 0
 
-    def take(self) -> Entry[R] | None:
+    def take(self) -> Entry | None:
         """Lends an idle entry; `None` if there is none or somebody is in line before."""
         if not self.idle or self.waiting:
             return None
@@ -50,7 +47,7 @@ class Ledger(Generic[R, W]):
         self.in_use += 1
         return entry
 
-    def put(self, entry: Entry[R]) -> W | None:
+    def put(self, entry: Entry) -> Any:
         """Takes back an entry in use: the first waiter gets it and is returned, else it is idle."""
         if entry.state is not IN_USE:
             raise AssertionError(f"bug: put of an entry that is {entry.state}")
@@ -61,15 +58,15 @@ class Ledger(Generic[R, W]):
         self.idle.append(entry)
         return None
 
-    def park(self, waiter: W) -> None:
+    def park(self, waiter: Any) -> None:
         """Puts a waiter at the end of the line."""
         self.waiting.append(waiter)
 
-    def leave(self, waiter: W) -> None:
+    def leave(self, waiter: Any) -> None:
         """Takes a waiter that was not served out of the line."""
         self.waiting.remove(waiter)
 
-    def reserve(self) -> Entry[R] | None:
+    def reserve(self) -> Entry | None:
         """Reserves a place for a resource that is about to be opened; `None` when full."""
         if self.size >= self.max_size:
             return None
@@ -77,7 +74,7 @@ class Ledger(Generic[R, W]):
         self.size += 1
         return Entry()
 
-    def opened(self, entry: Entry[R]) -> W | None:
+    def opened(self, entry: Entry) -> Any:
         """The resource is there: lent to the first waiter, who is returned, or idle."""
         if entry.state is not OPENING:
             raise AssertionError(f"bug: opened an entry that is {entry.state}")
@@ -86,7 +83,7 @@ class Ledger(Generic[R, W]):
         entry.state = IN_USE
         return self.put(entry)
 
-    def open_failed(self, entry: Entry[R]) -> None:
+    def open_failed(self, entry: Entry) -> None:
         """Nothing was opened: the place is free again."""
         if entry.state is not OPENING:
             raise AssertionError(f"bug: open failed of an entry that is {entry.state}")
@@ -94,7 +91,7 @@ class Ledger(Generic[R, W]):
         self.size -= 1
         entry.state = CLOSED
 
-    def retire(self, entry: Entry[R]) -> None:
+    def retire(self, entry: Entry) -> None:
         """Takes an idle or used entry out of circulation; its place stays taken until `closed`."""
         if entry.state is IDLE:
             self.idle.remove(entry)
@@ -105,7 +102,7 @@ class Ledger(Generic[R, W]):
         entry.state = CLOSING
         self.closing += 1
 
-    def closed(self, entry: Entry[R]) -> None:
+    def closed(self, entry: Entry) -> None:
         """The resource of a retired entry is gone: the place is free."""
         if entry.state is not CLOSING:
             raise AssertionError(f"bug: closed an entry that is {entry.state}")

@@ -10,7 +10,7 @@ first, and who has waited for longer is refused at once (Nichols and Jacobson, C
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from gevent import getcurrent
 
@@ -23,7 +23,6 @@ from .waiter import Timer, Waiter
 if TYPE_CHECKING:
     from .pool import ResourcePool
 
-R = TypeVar("R")
 
 # While somebody waits, a timer rings at this pace; how late it is shows for how long the hub was blocked.
 _TICK = 0.1
@@ -37,14 +36,14 @@ _CURES = {
 }
 
 
-class Line(Generic[R]):
+class Line:
     """The callers of one pool that have to wait.
 
     Attributes:
         patience: what was learnt of callers that were killed.
     """
 
-    def __init__(self, pool: ResourcePool[R]) -> None:
+    def __init__(self, pool: ResourcePool) -> None:
         self._pool = pool
         self.patience = Patience()
         self._blocked = 0.0  # for how long in sum the hub had no turn while somebody waited
@@ -53,7 +52,7 @@ class Line(Generic[R]):
         self._deadline = math.inf  # the earliest, perhaps of one who has left
         self._standing_since = 0.0
 
-    def wait(self, deadline: float, now: float) -> Entry[R]:
+    def wait(self, deadline: float, now: float) -> Entry:
         """Waits for an entry; the calling greenlet is in line meanwhile. Switches greenlets.
 
         Raises:
@@ -86,15 +85,16 @@ class Line(Generic[R]):
         finally:
             holders.waits.pop(me, None)
             self._waited(waiter)
-        if waiter.value is not None:
-            if waiter.value.state is CLOSED:
+        entry: Entry | None = waiter.value
+        if entry is not None:
+            if entry.state is CLOSED:
                 raise PoolClosed(f"{pool!r} belongs to the parent of this process")
-            return waiter.value
+            return entry
         if waiter.error is not None:
             raise waiter.error
         raise self.timed_out(pool.clock.now(), now, waiter.blocked_before)
 
-    def leave(self, waiter: Waiter[Entry[R]]) -> None:
+    def leave(self, waiter: Waiter) -> None:
         """A caller stops waiting without its entry: what it was served goes to the next."""
         pool = self._pool
         if not waiter.is_settled:
@@ -103,7 +103,7 @@ class Line(Generic[R]):
         elif waiter.value is not None:
             pool.release(waiter.value, is_untouched=True)
 
-    def refuse(self, waiter: Waiter[Entry[R]], error: BaseException) -> None:
+    def refuse(self, waiter: Waiter, error: BaseException) -> None:
         """Gives one in line an error instead of an entry. Never switches."""
         self._pool.ledger.leave(waiter)
         self._pool.opener.unwant(waiter)
@@ -156,7 +156,7 @@ class Line(Generic[R]):
             why,
         )
 
-    def _park(self, now: float, deadline: float) -> Waiter[Entry[R]]:
+    def _park(self, now: float, deadline: float) -> Waiter:
         pool = self._pool
         ledger, most = pool.ledger, pool.limits.max_waiting
         waiting = ledger.waiting
@@ -168,7 +168,7 @@ class Line(Generic[R]):
                 "max_size, or send the client away",
                 "overloaded",
             )
-        waiter: Waiter[Entry[R]] = Waiter(now)
+        waiter: Waiter = Waiter(now)
         waiter.deadline = deadline
         if not waiting:
             self._standing_since = now
@@ -186,7 +186,7 @@ class Line(Generic[R]):
         pool.counters.waits += 1
         return waiter
 
-    def _waited(self, waiter: Waiter[Entry[R]]) -> None:
+    def _waited(self, waiter: Waiter) -> None:
         pool = self._pool
         now = pool.clock.now()
         why = self._why(now, waiter.parked_at, waiter.blocked_before)

@@ -14,7 +14,7 @@ import select
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from gevent import get_hub
 from gevent._hub_local import get_hub_if_exists
@@ -26,7 +26,6 @@ from .threads import mailbox_here
 if TYPE_CHECKING:
     from .pool import ResourcePool
 
-R = TypeVar("R")
 
 log = logging.getLogger("geventpool")
 
@@ -77,7 +76,7 @@ class SocketWatch:
 
     __slots__ = ("_hub", "_io", "_mailbox", "fd", "start", "stop")
 
-    def __init__(self, fd: int, liveness: Liveness[Any], entry: Entry[Any]) -> None:
+    def __init__(self, fd: int, liveness: Liveness, entry: Entry) -> None:
         self.fd = fd
         self._hub = get_hub()
         self._mailbox = mailbox_here()
@@ -102,21 +101,19 @@ def _end(watcher: Any) -> None:
     watcher.close()
 
 
-def _on_readable(
-    liveness_ref: weakref.ref[Liveness[Any]], entry_ref: weakref.ref[Entry[Any]]
-) -> None:
+def _on_readable(liveness_ref: weakref.ref[Liveness], entry_ref: weakref.ref[Entry]) -> None:
     liveness, entry = liveness_ref(), entry_ref()
     if liveness is not None and entry is not None and entry.state is IDLE:
         liveness.on_readable(entry)
 
 
-class Liveness(Generic[R]):
+class Liveness:
     """Watches the idle entries of one pool."""
 
-    def __init__(self, pool: ResourcePool[R]) -> None:
+    def __init__(self, pool: ResourcePool) -> None:
         self._pool = pool
 
-    def rest(self, entry: Entry[R], now: float) -> None:
+    def rest(self, entry: Entry, now: float) -> None:
         """An entry has become idle: from now on the hub watches its socket, if it has one.
 
         Never switches.
@@ -140,7 +137,7 @@ class Liveness(Generic[R]):
         if entry.is_suspect or pool.limits.looks_first:
             entry.sure_until = -math.inf
 
-    def is_dead(self, entry: Entry[R]) -> bool:
+    def is_dead(self, entry: Entry) -> bool:
         """Looks at the socket now, in case the hub had no turn since. Never switches.
 
         Marks the entry as suspect if what it sees is ambiguous.
@@ -160,7 +157,7 @@ class Liveness(Generic[R]):
         entry.is_suspect = True
         return False
 
-    def on_readable(self, entry: Entry[R]) -> None:
+    def on_readable(self, entry: Entry) -> None:
         """The hub saw something on an idle socket. Runs in the hub."""
         if self.is_dead(entry):
             self._pool.discard(entry, "dead")

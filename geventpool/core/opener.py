@@ -25,7 +25,7 @@ import copy
 import logging
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import gevent
 
@@ -37,7 +37,6 @@ from .waiter import Timer, Waiter
 if TYPE_CHECKING:
     from .pool import ResourcePool
 
-R = TypeVar("R")
 
 log = logging.getLogger("geventpool")
 
@@ -47,7 +46,7 @@ _PROOF = 3
 _LONG = 1.0
 
 
-class Opener(Generic[R]):
+class Opener:
     """Turns waiting callers into opens.
 
     Attributes:
@@ -58,7 +57,7 @@ class Opener(Generic[R]):
         is_full: it failed because the other side has no room.
     """
 
-    def __init__(self, pool: ResourcePool[R]) -> None:
+    def __init__(self, pool: ResourcePool) -> None:
         self._pool = pool
         self.connect_time = 0.0
         self.ramp = 1
@@ -94,7 +93,7 @@ class Opener(Generic[R]):
         if now < self._retry_at or (ledger.opening and now - self._began_at > _LONG):
             raise _again(self.last_error)
 
-    def want(self, waiter: Waiter[Entry[R]], now: float) -> None:
+    def want(self, waiter: Waiter, now: float) -> None:
         """A caller has joined the line: opens for it, at once or when it has waited. Never switches."""
         pool = self._pool
         ledger = pool.ledger
@@ -112,7 +111,7 @@ class Opener(Generic[R]):
         if self.connect_time:
             self._ring_by(now + self.connect_time)
 
-    def unwant(self, waiter: Waiter[Entry[R]]) -> None:
+    def unwant(self, waiter: Waiter) -> None:
         """A caller has left the line, served or not. Its open goes on."""
         if waiter.is_overdue:
             self._overdue -= 1
@@ -171,7 +170,7 @@ class Opener(Generic[R]):
         for greenlet in self._greenlets:
             gevent.get_hub().loop.run_callback(greenlet.throw, gevent.GreenletExit)
 
-    def _open(self, entry: Entry[R]) -> None:
+    def _open(self, entry: Entry) -> None:
         pool = self._pool
         ledger = pool.ledger
         started = pool.clock.now()
@@ -200,7 +199,7 @@ class Opener(Generic[R]):
             self.ramp = 1  # the burst is over
         self.look(pool.clock.now())
 
-    def _attempt(self) -> R:
+    def _attempt(self) -> Any:
         """One open, bounded by `connect_timeout`."""
         pool = self._pool
         limit = pool.limits.connect_timeout

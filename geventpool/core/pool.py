@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import gevent
 from gevent import Greenlet, getcurrent
@@ -35,8 +35,6 @@ from .stacks import capture
 from .stats import Counters, PoolStats, snapshot
 from .waiter import Clock, HubClock, Waiter
 
-R = TypeVar("R")
-
 log = logging.getLogger("geventpool")
 
 # Causes for which an entry is closed that may mean that the other side is gone.
@@ -46,7 +44,7 @@ _SIGNS_OF_DEATH = ("dead", "invalidated")
 _LONGEST_CLOSE = 5.0
 
 
-class ResourcePool(Generic[R]):
+class ResourcePool:
     """A pool of resources, owned by one thread's hub.
 
     Args:
@@ -60,7 +58,7 @@ class ResourcePool(Generic[R]):
 
     def __init__(
         self,
-        handlers: Handlers[R],
+        handlers: Handlers,
         policy: SizingPolicy,
         limits: Limits,
         *,
@@ -81,23 +79,21 @@ class ResourcePool(Generic[R]):
 
     def _begin(self, policy: SizingPolicy) -> None:
         self.policy = policy
-        self.ledger: Ledger[R, Waiter[Entry[R]]] = Ledger(
-            self.limits.max_size, lifo=self.limits.lifo
-        )
+        self.ledger: Ledger = Ledger(self.limits.max_size, lifo=self.limits.lifo)
         self.counters = Counters()
         self.is_closed = False
         self.is_dormant = False  # disposed of, until somebody asks again
         self.is_oversize = False  # the cap was lowered below what is in use
-        self.entries: set[Entry[R]] = set()  # open ones, in whatever state
+        self.entries: set[Entry] = set()  # open ones, in whatever state
         self.draining = Drain(self.ledger, self.clock)
-        self.line: Line[R] = Line(self)
-        self.holders: Holders[R] = Holders(self)
-        self.renewal: Renewal[R] = Renewal(self)
-        self.opener: Opener[R] = Opener(self)
-        self.cleaner: Cleaner[R] = Cleaner(self, self._cleaner_is_timed)
-        self.liveness: Liveness[R] = Liveness(self)
+        self.line: Line = Line(self)
+        self.holders: Holders = Holders(self)
+        self.renewal: Renewal = Renewal(self)
+        self.opener: Opener = Opener(self)
+        self.cleaner: Cleaner = Cleaner(self, self._cleaner_is_timed)
+        self.liveness: Liveness = Liveness(self)
 
-    def acquire(self, timeout: float | None) -> Entry[R]:
+    def acquire(self, timeout: float | None) -> Entry:
         """Lends an entry. Never switches when one is idle and sure, or with `timeout=0`.
 
         Args:
@@ -136,7 +132,7 @@ class ResourcePool(Generic[R]):
             entry.stack = capture(1)
         return entry
 
-    def release(self, entry: Entry[R], *, is_untouched: bool = False) -> None:
+    def release(self, entry: Entry, *, is_untouched: bool = False) -> None:
         """Takes an entry back. Switches greenlets only if its resource has to be reset.
 
         The first caller in line gets it. In another thread than the owner's, waits for its hub.
@@ -191,9 +187,7 @@ class ResourcePool(Generic[R]):
         ):
             self._tidy()
 
-    def abandon(
-        self, entry: Entry[R], give_back: Callable[[Entry[R]], object] | None = None
-    ) -> None:
+    def abandon(self, entry: Entry, give_back: Callable[[Entry], object] | None = None) -> None:
         """Releases an entry whose holder has dropped it. Never switches: for finalizers.
 
         Args:
@@ -205,7 +199,7 @@ class ResourcePool(Generic[R]):
         if self.mailbox is not None:
             self.mailbox.post(self.in_background, give_back or self.release, entry)
 
-    def discard(self, entry: Entry[R], cause: str) -> None:
+    def discard(self, entry: Entry, cause: str) -> None:
         """Has an entry closed in the background instead of released. Never switches."""
         if get_hub_if_exists() is not self.hub:
             self.abandon(entry, partial(self.discard, cause=cause))
@@ -215,7 +209,7 @@ class ResourcePool(Generic[R]):
         self._retire(entry, cause)
         self.in_background(self._close_retired, entry)
 
-    def forget(self, entry: Entry[R], cause: str) -> None:
+    def forget(self, entry: Entry, cause: str) -> None:
         """Drops an entry whose resource is gone, or somebody else's from now on. Never switches."""
         if get_hub_if_exists() is not self.hub:
             self.abandon(entry, partial(self.forget, cause=cause))
@@ -319,7 +313,7 @@ class ResourcePool(Generic[R]):
         """Does the calling thread own the pool?"""
         return self.hub is not None and get_hub_if_exists() is self.hub
 
-    def add_opened(self, entry: Entry[R], now: float) -> None:
+    def add_opened(self, entry: Entry, now: float) -> None:
         """Puts a new resource into circulation. Never switches."""
         self.counters.opened += 1
         self.entries.add(entry)
@@ -339,7 +333,7 @@ class ResourcePool(Generic[R]):
             self.liveness.rest(entry, now)
         self.cleaner.arm()  # there is one more, so the longest idle may be due earlier
 
-    def _retire(self, entry: Entry[R], cause: str) -> None:
+    def _retire(self, entry: Entry, cause: str) -> None:
         """Takes an entry out of circulation, to be closed. Never switches."""
         if entry.watch is not None:
             entry.watch.stop()
@@ -357,7 +351,7 @@ class ResourcePool(Generic[R]):
             self.policy.fell(now, self.ledger.in_use)
             self.draining.notify()
 
-    def _close_retired(self, entry: Entry[R]) -> None:
+    def _close_retired(self, entry: Entry) -> None:
         """Closes a retired entry's resource and frees its place, whatever happens. May switch.
 
         The place is not free before the other side has let go, or could not be seen to.
@@ -382,7 +376,7 @@ class ResourcePool(Generic[R]):
             finally:
                 self._closed(entry)
 
-    def _close_in_time(self, entry: Entry[R]) -> None:
+    def _close_in_time(self, entry: Entry) -> None:
         limit = gevent.Timeout.start_new(_LONGEST_CLOSE)
         try:
             self.handlers.close(entry.resource, entry.cause)
@@ -395,13 +389,13 @@ class ResourcePool(Generic[R]):
         finally:
             limit.close()
 
-    def in_background(self, errand: Callable[[Entry[R]], object], entry: Entry[R]) -> None:
+    def in_background(self, errand: Callable[[Entry], object], entry: Entry) -> None:
         """Does what may switch where the caller must not. The greenlet is a raw one, because a
         program may kill all the `Greenlet`s that it finds.
         """
         gevent.spawn_raw(self._run_errand, errand, entry)
 
-    def _run_errand(self, errand: Callable[[Entry[R]], object], entry: Entry[R]) -> None:
+    def _run_errand(self, errand: Callable[[Entry], object], entry: Entry) -> None:
         try:
             self.handlers.move(entry.resource)  # its holder may have been another thread
         except Exception:
@@ -411,9 +405,9 @@ class ResourcePool(Generic[R]):
         except Exception:
             log.exception("%r: error in the background", self)
 
-    def _acquire_slowly(self, taken: Entry[R], now: float, timeout: float | None) -> Entry[R]:
+    def _acquire_slowly(self, taken: Entry, now: float, timeout: float | None) -> Entry:
         """Takes a second look at an entry; if it will not do, at the next."""
-        entry: Entry[R] | None = taken
+        entry: Entry | None = taken
         deadline = math.inf if timeout is None else now + timeout
         while entry is not None:
             try:
@@ -427,7 +421,7 @@ class ResourcePool(Generic[R]):
             entry = self._take(now)
         return self.line.wait(deadline, now)
 
-    def _take(self, now: float) -> Entry[R] | None:
+    def _take(self, now: float) -> Entry | None:
         entry = self.ledger.take()
         if entry is not None:
             if entry.watch is not None:
@@ -436,7 +430,7 @@ class ResourcePool(Generic[R]):
             self.policy.rose(now, self.ledger.in_use)
         return entry
 
-    def reset(self, entry: Entry[R]) -> bool:
+    def reset(self, entry: Entry) -> bool:
         """Resets a returned entry; the releasing greenlet owns it. True: it can be lent again."""
         self.holders.own_again(entry)  # it may be another than the one that took it
         self.counters.resets += 1
@@ -462,12 +456,12 @@ class ResourcePool(Generic[R]):
             self.cleaner.quieten()
         self.draining.notify()
 
-    def _serve(self, waiter: Waiter[Entry[R]], entry: Entry[R], now: float) -> None:
+    def _serve(self, waiter: Waiter, entry: Entry, now: float) -> None:
         self.opener.unwant(waiter)
         entry.taken_at = now
         waiter.serve(entry)
 
-    def _closed(self, entry: Entry[R]) -> None:
+    def _closed(self, entry: Entry) -> None:
         self.entries.discard(entry)
         if entry.state is not CLOSED:  # else the process has forked while it was being closed
             self.ledger.closed(entry)

@@ -12,21 +12,21 @@ from .entry import CLOSED, Entry
 if TYPE_CHECKING:
     from .pool import ResourcePool
 
-_pools: weakref.WeakSet[ResourcePool[Any]] = weakref.WeakSet()
+_pools: weakref.WeakSet[ResourcePool] = weakref.WeakSet()
 _inherited: list[object] = []
 
 
-def add(pool: ResourcePool[Any]) -> None:
+def add(pool: ResourcePool) -> None:
     """Makes a new pool known."""
     _pools.add(pool)
 
 
-def pools() -> list[ResourcePool[Any]]:
+def pools() -> list[ResourcePool]:
     """The pools of this process that are still referred to, in no order."""
     return list(_pools)
 
 
-def disown(entries: Iterable[Entry[Any]], fileno: Callable[[Any], int | None]) -> None:
+def disown(entries: Iterable[Entry], fileno: Callable[[Any], int | None]) -> None:
     """Puts a parent's entries out of reach of this child, destructors included.
 
     The child's descriptor of each socket is replaced by the null device, so that whatever a driver

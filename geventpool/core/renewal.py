@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 from weakref import ref
 
 from .entry import IDLE, IN_USE, Entry
@@ -18,7 +18,6 @@ from .waiter import Timer
 if TYPE_CHECKING:
     from .pool import ResourcePool
 
-R = TypeVar("R")
 
 _EARLIEST = 0.75
 _LATEST = 0.90
@@ -26,13 +25,13 @@ _LATEST = 0.90
 _SHORTEST = 1.0
 
 
-def _ring(renewal_ref: ref[Renewal[R]], entry_ref: ref[Entry[R]]) -> None:
+def _ring(renewal_ref: ref[Renewal], entry_ref: ref[Entry]) -> None:
     renewal, entry = renewal_ref(), entry_ref()
     if renewal is not None and entry is not None:
         renewal.age(entry)
 
 
-class Renewal(Generic[R]):
+class Renewal:
     """The ages of one pool's entries.
 
     Attributes:
@@ -40,13 +39,13 @@ class Renewal(Generic[R]):
         due_when_returned: lent ones, whose time has come.
     """
 
-    def __init__(self, pool: ResourcePool[R]) -> None:
+    def __init__(self, pool: ResourcePool) -> None:
         self._pool = pool
-        self._timers: dict[Entry[R], Timer] = {}
-        self.due_when_returned: set[Entry[R]] = set()
-        self.ageing: list[Entry[R]] = []
+        self._timers: dict[Entry, Timer] = {}
+        self.due_when_returned: set[Entry] = set()
+        self.ageing: list[Entry] = []
 
-    def add(self, entry: Entry[R]) -> None:
+    def add(self, entry: Entry) -> None:
         """A new entry: sets the timer of its age, and closes the one that it replaces."""
         pool = self._pool
         lifetime = pool.limits.lifetime
@@ -58,7 +57,7 @@ class Renewal(Generic[R]):
             self._timers.pop(old).stop()
             self._retire(old)
 
-    def keeps(self, entry: Entry[R], now: float) -> bool:
+    def keeps(self, entry: Entry, now: float) -> bool:
         """A lent entry has come back too old: may it stay until its replacement is there?"""
         if entry not in self.due_when_returned:
             return False
@@ -69,7 +68,7 @@ class Renewal(Generic[R]):
             return False
         return self._replace(entry, now)
 
-    def forget(self, entry: Entry[R]) -> None:
+    def forget(self, entry: Entry) -> None:
         """An entry is closed, for whatever reason."""
         timer = self._timers.pop(entry, None)
         if timer is not None:
@@ -83,12 +82,12 @@ class Renewal(Generic[R]):
         for timer in self._timers.values():
             timer.stop()
 
-    def _set_timer(self, entry: Entry[R], seconds: float) -> None:
+    def _set_timer(self, entry: Entry, seconds: float) -> None:
         # With weak references, as a pool that nobody refers to any more is not to go on.
         ring = partial(_ring, ref(self), ref(entry))
         self._timers[entry] = self._pool.clock.call_later(max(0.0, seconds), ring, ref=False)
 
-    def age(self, entry: Entry[R]) -> None:
+    def age(self, entry: Entry) -> None:
         """Its time has come. Never switches."""
         self._timers.pop(entry, None)
         pool = self._pool
@@ -108,7 +107,7 @@ class Renewal(Generic[R]):
         if len(ledger.idle) + ledger.in_use > kept or not self._replace(entry, now):
             self._retire(entry)
 
-    def _replace(self, entry: Entry[R], now: float) -> bool:
+    def _replace(self, entry: Entry, now: float) -> bool:
         """Has another one opened, if there is room for both."""
         ledger = self._pool.ledger
         if ledger.size >= ledger.max_size or self._pool.is_dormant:
@@ -118,7 +117,7 @@ class Renewal(Generic[R]):
         self._pool.opener.open_wanted(now)
         return True
 
-    def _retire(self, entry: Entry[R]) -> None:
+    def _retire(self, entry: Entry) -> None:
         if entry.state is IDLE:
             self._pool.discard(entry, "expired")
         elif entry.state is IN_USE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import gevent
 
@@ -13,10 +13,8 @@ from .entry import Entry
 if TYPE_CHECKING:
     from .pool import ResourcePool
 
-R = TypeVar("R")
 
-
-def is_sound(pool: ResourcePool[R], entry: Entry[R], now: float, deadline: float) -> bool:
+def is_sound(pool: ResourcePool, entry: Entry, now: float, deadline: float) -> bool:
     """Looks at an entry that was just taken; discards it unless it can be lent."""
     if now >= entry.expires_at:
         pool.discard(entry, "expired")
@@ -48,7 +46,7 @@ def is_sound(pool: ResourcePool[R], entry: Entry[R], now: float, deadline: float
         limit.close()
 
 
-def _check(pool: ResourcePool[R], entry: Entry[R]) -> bool:
+def _check(pool: ResourcePool, entry: Entry) -> bool:
     """Pings. The caller owns the entry; if it comes to harm, so does nobody else."""
     pool.counters.pings += 1
     is_alive = pool.handlers.check(entry.resource)
@@ -59,7 +57,7 @@ def _check(pool: ResourcePool[R], entry: Entry[R]) -> bool:
     return is_alive
 
 
-def _bury(pool: ResourcePool[R], entry: Entry[R]) -> None:
+def _bury(pool: ResourcePool, entry: Entry) -> None:
     """It is dead, and what killed it has perhaps killed the others."""
     pool.discard(entry, "dead")
     for other in pool.ledger.idle:
@@ -67,7 +65,7 @@ def _bury(pool: ResourcePool[R], entry: Entry[R]) -> None:
         other.sure_until = -math.inf
 
 
-def _check_and_return(pool: ResourcePool[R], entry: Entry[R]) -> None:
+def _check_and_return(pool: ResourcePool, entry: Entry) -> None:
     try:
         is_fit = _check(pool, entry)
     except BaseException:

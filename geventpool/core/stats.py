@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .pool import ResourcePool
@@ -136,7 +136,7 @@ class PoolStats:
         )
 
 
-def snapshot(pool: ResourcePool[Any]) -> PoolStats:
+def snapshot(pool: ResourcePool) -> PoolStats:
     """The figures of a pool as they are now. Never switches."""
     ledger, counters = pool.ledger, pool.counters
     demand = pool.policy.demand(pool.clock.now())

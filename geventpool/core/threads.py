@@ -32,7 +32,6 @@ from .waiter import HubClock, Waiter
 if TYPE_CHECKING:
     from .pool import ResourcePool
 
-R = TypeVar("R")
 T = TypeVar("T")
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -56,7 +55,7 @@ _service_mailbox: Any = None
 _mailboxes: Any = _Local()
 
 
-def owns(pool: ResourcePool[Any]) -> bool:
+def owns(pool: ResourcePool) -> bool:
     """Does the calling thread own a pool? Its first use decides who does."""
     with _deciding:
         if pool.hub is None:
@@ -78,7 +77,7 @@ def in_owners_thread(method: M) -> M:
     """A method of a pool that is handed to the hub that owns it, if another thread calls it."""
 
     @functools.wraps(method)
-    def called(pool: ResourcePool[Any], *arguments: Any) -> Any:
+    def called(pool: ResourcePool, *arguments: Any) -> Any:
         if pool.is_here or owns(pool):
             return method(pool, *arguments)
         return call(pool, partial(method, pool, *arguments), None, lambda _: None)
@@ -86,10 +85,10 @@ def in_owners_thread(method: M) -> M:
     return cast(M, called)
 
 
-def acquire(pool: ResourcePool[R], timeout: float | None) -> Entry[R]:
+def acquire(pool: ResourcePool, timeout: float | None) -> Entry:
     """`acquire` for a thread that does not own the pool. May switch greenlets, or block the thread."""
-    ask: Callable[[], Entry[R]] = partial(pool.acquire, timeout)
-    entry: Entry[R] = call(pool, ask, timeout, partial(pool.release, is_untouched=True))
+    ask: Callable[[], Entry] = partial(pool.acquire, timeout)
+    entry: Entry = call(pool, ask, timeout, partial(pool.release, is_untouched=True))
     try:
         pool.handlers.move(entry.resource)
     except BaseException:
@@ -98,7 +97,7 @@ def acquire(pool: ResourcePool[R], timeout: float | None) -> Entry[R]:
     return entry
 
 
-def release(pool: ResourcePool[R], entry: Entry[R], is_untouched: bool) -> None:
+def release(pool: ResourcePool, entry: Entry, is_untouched: bool) -> None:
     """`release` for a thread that does not own the pool: resets here, where the resource was used."""
     if entry.state is not IN_USE:
         return
@@ -111,7 +110,7 @@ def release(pool: ResourcePool[R], entry: Entry[R], is_untouched: bool) -> None:
         _tell(pool, partial(_come_home, pool, entry))
 
 
-def _come_home(pool: ResourcePool[R], entry: Entry[R]) -> None:
+def _come_home(pool: ResourcePool, entry: Entry) -> None:
     if entry.state is not IN_USE:
         return
     try:
@@ -124,7 +123,7 @@ def _come_home(pool: ResourcePool[R], entry: Entry[R]) -> None:
 
 
 def call(
-    pool: ResourcePool[Any],
+    pool: ResourcePool,
     function: Callable[[], T],
     timeout: float | None,
     undo: Callable[[T], Any],
@@ -159,7 +158,7 @@ def call(
     return errand.value
 
 
-def _tell(pool: ResourcePool[Any], function: Callable[[], object]) -> None:
+def _tell(pool: ResourcePool, function: Callable[[], object]) -> None:
     """Has a function called in the owner's hub, where it must not switch. May switch.
 
     Waits a moment until it was called, so that the caller sees the effect; it will be in any case.
@@ -225,7 +224,7 @@ class _Signal:
             self._lock = _new_lock()
             self._lock.acquire()
         else:
-            self._waiter: Waiter[bool] = Waiter()
+            self._waiter: Waiter = Waiter()
 
     def send(self) -> None:
         """Ends the wait. Never switches."""
@@ -280,7 +279,7 @@ class _Errand(Generic[T]):
 class _OffHub:
     """Handlers whose blocking parts run in native threads, because nothing is monkey-patched."""
 
-    def __init__(self, handlers: Handlers[Any]) -> None:
+    def __init__(self, handlers: Handlers) -> None:
         self.handlers = handlers
 
     def __getattr__(self, name: str) -> Any:

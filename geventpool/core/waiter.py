@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 from gevent import get_hub, getcurrent
-
-T = TypeVar("T")
 
 
 class Timer(Protocol):
@@ -53,7 +51,7 @@ class HubClock:
         return _HubTimer(seconds, call, ref)
 
 
-class Waiter(Generic[T]):
+class Waiter:
     """A greenlet in line. Settled once, with a value or an error; later settlements are bugs.
 
     Attributes:
@@ -82,7 +80,7 @@ class Waiter(Generic[T]):
     )
 
     def __init__(self, parked_at: float = 0.0) -> None:
-        self.value: T | None = None
+        self.value: Any = None
         self.error: BaseException | None = None
         self.is_settled = False
         self.parked_at = parked_at
@@ -93,7 +91,7 @@ class Waiter(Generic[T]):
         self._greenlet: Any = getcurrent()
         self._is_expired = False
 
-    def serve(self, value: T) -> None:
+    def serve(self, value: Any) -> None:
         """Hands over a value and schedules the greenlet. Never switches."""
         self.value = value
         self._settle()

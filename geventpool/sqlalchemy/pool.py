@@ -331,7 +331,7 @@ class GeventPool(Door, Pool):
         size = self.size()
         return self.core.ledger.size + len(self._spares) - size if size else 0
 
-    def _connect_late(self, error: PoolTimeout) -> Entry[Record]:
+    def _connect_late(self, error: PoolTimeout) -> Entry:
         """Nothing was there in time. `QueuePool`'s `timeout=0` does not wait for others, but connects."""
         ledger = self.core.ledger
         room = ledger.max_size - ledger.size
@@ -360,7 +360,7 @@ class GeventPool(Door, Pool):
                 or (recycle > 0 and time.time() - record.starttime > recycle)
             ):
                 return record
-            self.core.discard(cast(Entry[Record], record.entry), "expired")
+            self.core.discard(cast(Entry, record.entry), "expired")
             try:
                 entry = self.core.acquire(self.config.timeout)
             except PoolTimeout as error:
@@ -375,7 +375,7 @@ class GeventPool(Door, Pool):
         return record
 
     def _do_return_conn(self, record: Any) -> None:
-        entry: Entry[Record] | None = record.entry
+        entry: Entry | None = record.entry
         if entry is None or entry.state is not IN_USE:
             return
         if record.ghost is not None:
@@ -465,7 +465,7 @@ class GeventPool(Door, Pool):
         if record.entry is not None and record.entry.state is IN_USE:
             self.core.abandon(record.entry, self._give_back)
 
-    def _give_back(self, entry: Entry[Record]) -> None:
+    def _give_back(self, entry: Entry) -> None:
         """Returns a connection whose proxy was collected, in the cleaner's greenlet."""
         record = entry.resource
         if record.entry is not entry or entry.state is not IN_USE or record.fairy_ref is None:

@@ -27,7 +27,7 @@ class Record(_ConnectionRecord):
         driver: what is known of its connection's DBAPI.
     """
 
-    entry: Entry[Record] | None = None
+    entry: Entry | None = None
     ghost: Ghost | None = None
     driver: Driver
 

@@ -18,14 +18,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger: Ledger[int, object] = Ledger(3)
-        self.entries: list[Entry[int]] = []
+        self.ledger: Ledger = Ledger(3)
+        self.entries: list[Entry] = []
         self.line: list[object] = []
 
-    def of(self, *states: str) -> list[Entry[int]]:
+    def of(self, *states: str) -> list[Entry]:
         return [entry for entry in self.entries if entry.state in states]
 
-    def pick(self, data: Any, *states: str) -> Entry[int]:
+    def pick(self, data: Any, *states: str) -> Entry:
         return data.draw(st.sampled_from(self.of(*states)))
 
     def expect_first_in_line(self, served: object | None) -> None:
