@@ -67,9 +67,9 @@ class NoDriver:
         """A new one."""
         return object()
 
-    def is_reset_needed(self, _resource: object) -> bool:
-        """Never."""
-        return False
+    def is_clean(self, _resource: object) -> bool:
+        """Always."""
+        return True
 
     def must_check(self, _resource: object, _idle_for: float, _is_watched: bool) -> bool:
         """Never."""

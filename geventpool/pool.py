@@ -27,6 +27,7 @@ from .core.handlers import Limits
 from .core.pool import ResourcePool
 from .core.stats import PoolStats
 from .core.waiter import Clock
+from .drivers import by_class
 from .drivers.base import Ghost, Idle, State
 from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
@@ -34,6 +35,8 @@ from .errors import BlockingDriverWarning, ConfigError, PoolClosed
 # Idle for longer than this, a socket is looked at (0.3 µs) before it is lent: the hub may have had no
 # turn, and so its watcher no say.
 _SURE_FOR = 1.0
+
+CLEAN = State.CLEAN  # an enum's members are dear to look up
 
 _warned: set[str] = set()
 _UNSAID: Any = object()
@@ -145,12 +148,12 @@ class ConnectionHandlers:
             return False
         return drivers.driver_for(connection).needs_ping
 
-    def is_reset_needed(self, connection: Any) -> bool:
-        """Not if `smart` and the driver knows that no transaction is open; always if it is broken."""
+    def is_clean(self, connection: Any) -> bool:
+        """Does the driver know that no transaction is open, and is that enough?"""
         style = self._door.config.reset_on_return
-        if style == "smart":
-            return drivers.driver_for(connection).state(connection) is not State.CLEAN
-        return style is not None or self._is_broken(connection)
+        if style == "smart" or style is None:
+            return by_class[type(connection)].state(connection) is CLEAN
+        return False
 
     def _is_broken(self, connection: Any) -> bool:
         return drivers.driver_for(connection).state(connection) is State.BROKEN
@@ -159,14 +162,16 @@ class ConnectionHandlers:
         """Ends an open transaction. Switches greenlets."""
         if self._is_broken(connection):
             return False
-        is_commit = self._door.config.reset_on_return == "commit"
-        (connection.commit if is_commit else connection.rollback)()
+        style = self._door.config.reset_on_return
+        if style is None:
+            return True
+        (connection.commit if style == "commit" else connection.rollback)()
         # In autocommit some drivers send nothing, whatever the user has begun by a statement.
         return drivers.driver_for(connection).state(connection) is not State.IN_TRANSACTION
 
     def fileno(self, connection: Any) -> int | None:
         """The socket to watch."""
-        return drivers.driver_for(connection).fileno(connection)
+        return by_class[type(connection)].fileno(connection)
 
     def is_farewell(self, connection: Any, peeked: bytes) -> bool:
         """What the driver makes of unsolicited bytes."""

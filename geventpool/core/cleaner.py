@@ -15,6 +15,9 @@ from .waiter import Timer
 if TYPE_CHECKING:
     from .pool import ResourcePool
 
+SOON = 0.1
+"""Seconds: how late an idle entry may be closed."""
+
 
 class Cleaner:
     """Asks the policy when the longest-idle entry is due, and retires it then.
@@ -25,13 +28,14 @@ class Cleaner:
 
     Attributes:
         is_armed: a timer runs.
+        rings_at: until then.
     """
 
     def __init__(self, pool: ResourcePool, is_timed: bool) -> None:
         self._pool = pool
         self.is_timed = is_timed
         self.is_armed = False
-        self._rings_at = math.inf
+        self.rings_at = math.inf
         self._timer: Timer | None = None
 
     def arm(self) -> None:
@@ -41,15 +45,14 @@ class Cleaner:
             return
         due = self._due()
         if due < math.inf:
-            self.is_armed = True
-            self._rings_at = due
-            clock = self._pool.clock
-            self._timer = clock.call_later(max(0.0, due - clock.now()), self._ring, ref=False)
+            self._ring_at(due)
 
     def quieten(self) -> None:
-        """Nothing is in use any more: what was due after some traffic may now be due earlier."""
-        if self._due() < self._rings_at:
-            self.arm()
+        """Nothing is in use any more: what was due after some traffic may now be due earlier.
+
+        That is looked at in a moment, because traffic may go on, one caller after the other.
+        """
+        self._ring_at(self._pool.clock.now() + SOON)
 
     def sweep(self) -> None:
         """Retires what is due now; greenlets close it. Never switches."""
@@ -60,10 +63,17 @@ class Cleaner:
     def stop(self) -> None:
         """Stops the timer."""
         self.is_armed = False
-        self._rings_at = math.inf
+        self.rings_at = math.inf
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
+
+    def _ring_at(self, time: float) -> None:
+        self.stop()
+        self.is_armed = True
+        self.rings_at = time
+        clock = self._pool.clock
+        self._timer = clock.call_later(max(0.0, time - clock.now()), self._ring, ref=False)
 
     def _due(self) -> float:
         pool = self._pool

@@ -37,8 +37,8 @@ class Handlers(Protocol):
     def must_check(self, resource: Any, idle_for: float, is_watched: bool) -> bool:
         """Must an idle resource be checked before it is lent?"""
 
-    def is_reset_needed(self, resource: Any) -> bool:
-        """Must `reset` be called when it is released?"""
+    def is_clean(self, resource: Any) -> bool:
+        """Is there nothing to reset when it is released, and has it the socket that it had?"""
 
     def reset(self, resource: Any) -> bool:
         """Makes it fit for the next caller; False: it is not to be used again."""

@@ -101,7 +101,7 @@ class Line:
             pool.opener.unwant(waiter)
             pool.ledger.leave(waiter)
         elif waiter.value is not None:
-            pool.release(waiter.value, is_untouched=True)
+            pool.release(waiter.value, is_clean=True)
 
     def refuse(self, waiter: Waiter, error: BaseException) -> None:
         """Gives one in line an error instead of an entry. Never switches."""

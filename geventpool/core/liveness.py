@@ -21,6 +21,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
 from .entry import IDLE, Entry
+from .handlers import Limits
 from .threads import mailbox_here
 
 if TYPE_CHECKING:
@@ -70,14 +71,16 @@ class SocketWatch:
 
     Attributes:
         fd: the socket's number.
+        is_sure: it is known to be open, and the resource's.
         start: begins to watch. Never switches.
         stop: ceases to watch; must come before anybody closes the socket. Never switches.
     """
 
-    __slots__ = ("_hub", "_io", "_mailbox", "fd", "start", "stop")
+    __slots__ = ("_hub", "_io", "_mailbox", "fd", "is_sure", "start", "stop")
 
     def __init__(self, fd: int, liveness: Liveness, entry: Entry) -> None:
         self.fd = fd
+        self.is_sure = False
         self._hub = get_hub()
         self._mailbox = mailbox_here()
         self._io = self._hub.loop.io(fd, _READ, ref=False)
@@ -112,30 +115,49 @@ class Liveness:
 
     def __init__(self, pool: ResourcePool) -> None:
         self._pool = pool
+        self.configure(pool.limits)
+
+    def configure(self, limits: Limits) -> None:
+        """Heeds changed settings."""
+        self._sure_for = limits.sure_for
+        self._looks_first = limits.looks_first
 
     def rest(self, entry: Entry, now: float) -> None:
         """An entry has become idle: from now on the hub watches its socket, if it has one.
 
         Never switches.
         """
-        pool = self._pool
         entry.idle_since = now
         entry.waited = 0.0
-        sure_until = now + pool.limits.sure_for
+        sure_until = now + self._sure_for
         entry.sure_until = sure_until if sure_until < entry.expires_at else entry.expires_at
-        try:
-            fd, watch = pool.handlers.fileno(entry.resource), entry.watch
-            if watch is None or watch.fd != fd:
-                # The resource is new, or has reconnected by itself. libev ends the process when it
-                # is to watch a descriptor that is closed, so this is asked each time.
-                entry.watch = watch = None if fd is None else SocketWatch(fd, self, entry)
-            if watch is not None:
-                watch.start()
-        except Exception:  # a driver's surprise must not cost the place: ask before it is lent
-            log.exception("%r: cannot watch %r", pool, entry.resource)
-            entry.watch, entry.is_suspect = None, True
-        if entry.is_suspect or pool.limits.looks_first:
+        watch = entry.watch
+        if watch is None or not watch.is_sure:
+            watch = self._find(entry)
+        if watch is not None:
+            watch.start()
+        if entry.is_suspect or self._looks_first:
             entry.sure_until = -math.inf
+
+    def doubt(self, entry: Entry) -> None:
+        """An entry's resource may have another socket than before, or none. Never switches."""
+        if entry.watch is not None:
+            entry.watch.is_sure = False
+
+    def _find(self, entry: Entry) -> SocketWatch | None:
+        """The watch on its socket: libev ends the process when it is to watch what is closed."""
+        watch: SocketWatch | None = entry.watch
+        try:
+            fd = self._pool.handlers.fileno(entry.resource)
+            if watch is None or watch.fd != fd:  # it is new, or has reconnected by itself
+                watch = None if fd is None else SocketWatch(fd, self, entry)
+            if watch is not None:
+                watch.is_sure = True
+        except Exception:  # a driver's surprise must not cost the place: ask before it is lent
+            log.exception("%r: cannot watch %r", self._pool, entry.resource)
+            watch, entry.is_suspect = None, True
+        entry.watch = watch
+        return watch
 
     def is_dead(self, entry: Entry) -> bool:
         """Looks at the socket now, in case the hub had no turn since. Never switches.

@@ -20,9 +20,9 @@ from gevent._hub_local import get_hub_if_exists
 from ..errors import PoolClosed
 from ..sizing import SizingPolicy
 from . import registry, threads
-from .cleaner import Cleaner
+from .cleaner import SOON, Cleaner
 from .drain import Drain
-from .entry import CLOSED, CLOSING, IN_USE, Entry
+from .entry import CLOSED, CLOSING, IDLE, IN_USE, Entry
 from .handlers import Handlers, Limits
 from .holders import Holders, disown
 from .ledger import Ledger
@@ -132,32 +132,34 @@ class ResourcePool:
             entry.stack = capture(1)
         return entry
 
-    def release(self, entry: Entry, *, is_untouched: bool = False) -> None:
+    def release(self, entry: Entry, is_clean: bool = False) -> None:
         """Takes an entry back. Switches greenlets only if its resource has to be reset.
 
         The first caller in line gets it. In another thread than the owner's, waits for its hub.
 
         Args:
             entry: the entry.
-            is_untouched: nobody has used its resource, so there is nothing to reset.
+            is_clean: it is known that there is nothing to reset, and that it has the socket that it had.
 
         Raises:
             AssertionError: the entry is not lent (it was released twice).
         """
         if get_hub_if_exists() is not self.hub:
-            threads.release(self, entry, is_untouched)
+            threads.release(self, entry, is_clean)
             return
         if entry.state is not IN_USE:
             if entry.state in (CLOSING, CLOSED):
                 return  # reclaimed, or from before a fork: the parent's
             raise AssertionError(f"bug: released an entry that is {entry.state}")
         try:
-            needs_reset = not is_untouched and self.handlers.is_reset_needed(entry.resource)
+            is_clean = is_clean or self.handlers.is_clean(entry.resource)
         except BaseException:
             self.discard(entry, "reset failed")
             raise
-        if needs_reset and not (self.reset(entry) and entry.state is IN_USE):
-            return
+        if not is_clean:
+            if not (self.reset(entry) and entry.state is IN_USE):
+                return
+            self.liveness.doubt(entry)
         now, ledger = self.clock.now(), self.ledger
         if (
             now >= entry.expires_at or self.is_oversize or self.is_closed
@@ -175,15 +177,17 @@ class ResourcePool:
         if ledger.waiting:
             self.line.patience.held(held)
             self.line.choose_next(now)
-        waiter = ledger.put(entry)
-        if waiter is not None:
-            self._serve(waiter, entry, now)
+        if ledger.waiting:
+            self._serve(ledger.put(entry), entry, now)
             return
-        self.policy.fell(now, ledger.in_use)
+        entry.state = IDLE  # as in `Ledger.put`
+        ledger.in_use = in_use = ledger.in_use - 1
+        ledger.idle.append(entry)
+        self.policy.fell(now, in_use)
         self.liveness.rest(entry, now)
         if self.draining.waiters or (
-            len(ledger.idle) + ledger.in_use > self.min_idle
-            and not (ledger.in_use and self.cleaner.is_armed)
+            len(ledger.idle) + in_use > self.min_idle
+            and (not self.cleaner.is_armed or (not in_use and self.cleaner.rings_at > now + SOON))
         ):
             self._tidy()
 
@@ -197,7 +201,7 @@ class ResourcePool:
         if self.is_here:
             disown(entry)
         if self.mailbox is not None:
-            self.mailbox.post(self.in_background, give_back or self.release, entry)
+            self.mailbox.post(self.in_background, give_back or partial(self.release), entry)
 
     def discard(self, entry: Entry, cause: str) -> None:
         """Has an entry closed in the background instead of released. Never switches."""
@@ -234,6 +238,7 @@ class ResourcePool:
         """
         self.limits = limits
         self.min_idle = limits.min_idle
+        self.liveness.configure(limits)
         if policy is not None:
             self.policy = policy
         if self.opener.ahead:

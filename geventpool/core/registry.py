@@ -7,10 +7,15 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from gevent.monkey import get_original
+
 from .entry import CLOSED, Entry
 
 if TYPE_CHECKING:
     from .pool import ResourcePool
+
+# gevent's own puts it off to the next turn of the loop, which may never come.
+_close: Callable[[int], None] = get_original("os", "close")
 
 _pools: weakref.WeakSet[ResourcePool] = weakref.WeakSet()
 _inherited: list[object] = []
@@ -44,7 +49,7 @@ def disown(entries: Iterable[Entry], fileno: Callable[[Any], int | None]) -> Non
             if fd is not None:
                 os.dup2(null, fd, inheritable=False)
     finally:
-        os.close(null)
+        _close(null)
     keep_for_good(inherited)
 
 

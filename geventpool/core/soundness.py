@@ -72,4 +72,4 @@ def _check_and_return(pool: ResourcePool, entry: Entry) -> None:
         pool.discard(entry, "check interrupted")
         raise
     if is_fit:
-        pool.release(entry, is_untouched=True)
+        pool.release(entry, is_clean=True)

@@ -88,7 +88,7 @@ def in_owners_thread(method: M) -> M:
 def acquire(pool: ResourcePool, timeout: float | None) -> Entry:
     """`acquire` for a thread that does not own the pool. May switch greenlets, or block the thread."""
     ask: Callable[[], Entry] = partial(pool.acquire, timeout)
-    entry: Entry = call(pool, ask, timeout, partial(pool.release, is_untouched=True))
+    entry: Entry = call(pool, ask, timeout, partial(pool.release, is_clean=True))
     try:
         pool.handlers.move(entry.resource)
     except BaseException:
@@ -97,20 +97,20 @@ def acquire(pool: ResourcePool, timeout: float | None) -> Entry:
     return entry
 
 
-def release(pool: ResourcePool, entry: Entry, is_untouched: bool) -> None:
+def release(pool: ResourcePool, entry: Entry, is_clean: bool) -> None:
     """`release` for a thread that does not own the pool: resets here, where the resource was used."""
     if entry.state is not IN_USE:
         return
     try:
-        needs_reset = not is_untouched and pool.handlers.is_reset_needed(entry.resource)
+        is_clean = is_clean or pool.handlers.is_clean(entry.resource)
     except BaseException:
         pool.discard(entry, "reset failed")
         raise
-    if not needs_reset or pool.reset(entry):
-        _tell(pool, partial(_come_home, pool, entry))
+    if is_clean or pool.reset(entry):
+        _tell(pool, partial(_come_home, pool, entry, is_clean))
 
 
-def _come_home(pool: ResourcePool, entry: Entry) -> None:
+def _come_home(pool: ResourcePool, entry: Entry, is_clean: bool) -> None:
     if entry.state is not IN_USE:
         return
     try:
@@ -119,7 +119,9 @@ def _come_home(pool: ResourcePool, entry: Entry) -> None:
         log.exception("%r: error while moving %r to this thread", pool, entry.resource)
         pool.discard(entry, "dead")
     else:
-        pool.release(entry, is_untouched=True)
+        if not is_clean:
+            pool.liveness.doubt(entry)
+        pool.release(entry, is_clean=True)
 
 
 def call(

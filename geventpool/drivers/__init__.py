@@ -14,23 +14,28 @@ from .psycopg2 import Psycopg2
 from .pymysql import PyMySQL
 from .sqlite3 import Sqlite3
 
-__all__ = ["Driver", "Ghost", "Idle", "State", "driver_for", "is_full", "tune"]
+__all__ = ["Driver", "Ghost", "Idle", "State", "by_class", "driver_for", "is_full", "tune"]
 
 _UNKNOWN = Driver()
 _BY_MODULE: dict[str, Driver] = {
     driver.name: driver
     for driver in (PyMySQL(), MySQLdb(), Psycopg2(), Psycopg(), Pg8000(), Sqlite3())
 }
-_by_class: dict[type, Driver] = {}
+
+
+class _ByClass(dict[type, Driver]):
+    def __missing__(self, kind: type) -> Driver:
+        self[kind] = driver = _find(kind)
+        return driver
+
+
+by_class: dict[type, Driver] = _ByClass()
+"""What is known of the DBAPI that a class of connections comes from; knows every class."""
 
 
 def driver_for(connection: object) -> Driver:
     """What is known of a connection's DBAPI. Never switches greenlets."""
-    kind = type(connection)
-    driver = _by_class.get(kind)
-    if driver is None:
-        driver = _by_class[kind] = _find(kind)
-    return driver
+    return by_class[type(connection)]
 
 
 def is_full(error: BaseException) -> bool:

@@ -19,6 +19,8 @@ _HANGUP = getattr(select, "POLLRDHUP", 0) | select.POLLHUP | select.POLLERR | se
 # gevent's own `poll` would switch, and its own socket belongs to one hub.
 _new_poll: Callable[[], select.poll] = get_original("select", "poll")
 _Socket: Any = get_original("socket", "socket")
+# gevent's own puts it off to the next turn of the loop, which may never come; and it may switch.
+_close: Callable[[int], None] = get_original("os", "close")
 
 # MySQL and MariaDB: too many connections, of all, of this user.
 _TOO_MANY = (1040, 1203)
@@ -38,7 +40,8 @@ class State(enum.Enum):
     """What is known of a connection without asking the server."""
 
     CLEAN = "clean"
-    """Usable, and the server has no transaction open for it."""
+    """Usable, the server has no transaction open for it, and since `fileno` was last asked it has had
+    the same socket."""
 
     IN_TRANSACTION = "in transaction"
     """Usable after a rollback."""
@@ -135,7 +138,7 @@ class Ghost:
         """Closes the descriptor. Idempotent. Never switches."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            _close(fd)
 
     def _hang_up(self) -> None:
         sock = _Socket(fileno=self._fd)
@@ -235,7 +238,10 @@ def python_fileno(sock: Any) -> int | None:
     """The number of a Python socket; `None` if it is closed or there is none."""
     if sock is None:
         return None
-    number: int = sock.fileno()
+    try:
+        number: int = sock._sock.fileno()  # of gevent's socket, without a call of its own
+    except AttributeError:
+        number = sock.fileno()
     return number if number >= 0 else None
 
 

@@ -19,7 +19,11 @@ from .base import (
 from .libpq import CancelRequest, send_in_thread
 
 # libpq's PGTransactionStatusType
-_IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = 0, 1, 2, 3
+_IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR, _NO_CONNECTION = range(5)
+
+_BAD = 1  # of libpq's ConnStatusType
+
+CLEAN = State.CLEAN  # an enum's members are dear to look up
 
 
 class Psycopg(Driver):
@@ -27,24 +31,35 @@ class Psycopg(Driver):
 
     name = "psycopg"
 
+    # libpq's own properties are asked, because psycopg's are Python, and these two are called often.
+
     def fileno(self, connection: Any) -> int | None:
-        if connection.closed:
+        pgconn = connection.pgconn
+        if pgconn.status == _BAD:
             return None
-        number: int = connection.pgconn.socket
+        number: int = pgconn.socket
         return number if number >= 0 else None
 
     def state(self, connection: Any) -> State:
-        if connection.closed:
-            return State.BROKEN
         pgconn = connection.pgconn
-        if pgconn.pipeline_status:
-            return State.UNKNOWN
         status = pgconn.transaction_status
         if status == _IDLE:
-            return State.UNKNOWN if _believes_in_a_transaction(connection) else State.CLEAN
+            # Inside `tpc_begin()` or a `transaction()` block the server may know nothing (more) of it,
+            # but the next borrower could neither commit nor roll back. The rollback that this asks for
+            # fails, too, and so the connection is closed.
+            is_dubious = (
+                pgconn.pipeline_status
+                or getattr(connection, "_tpc", None)
+                or getattr(connection, "_num_transactions", 0)
+            )
+            return State.UNKNOWN if is_dubious else CLEAN
+        if status == _NO_CONNECTION:
+            return State.BROKEN
+        if pgconn.pipeline_status:
+            return State.UNKNOWN
         if status in (_IN_TRANSACTION, _IN_ERROR):
             return State.IN_TRANSACTION
-        return State.BROKEN  # active: a query was abandoned; unknown: the connection is bad
+        return State.BROKEN  # active: a query was abandoned
 
     def unsolicited(self, connection: Any, peeked: bytes) -> Idle:
         return postgresql_unsolicited(peeked, bool(connection.pgconn.ssl_in_use))
@@ -88,15 +103,6 @@ def _cancel_request(pgconn: Any) -> Callable[[], None]:
         cancel: Callable[[], None] = pgconn.get_cancel().cancel
         return cancel
     return CancelRequest(str(module.__file__), pgconn.pgconn_ptr).send
-
-
-def _believes_in_a_transaction(connection: Any) -> bool:
-    """Is it inside `tpc_begin()` or a `transaction()` block, of which the server knows nothing (more)?
-
-    The next borrower could neither commit nor roll back; the rollback that this asks for fails, too,
-    and so the connection is closed.
-    """
-    return bool(getattr(connection, "_tpc", None) or getattr(connection, "_num_transactions", 0))
 
 
 def _no_rows(cursor: Any) -> Any:

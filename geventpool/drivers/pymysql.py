@@ -59,6 +59,8 @@ _MEANING = (
     "maximum_version",
 )
 
+CLEAN = State.CLEAN  # an enum's members are dear to look up
+
 _pessimists: dict[type, type] = {}
 
 
@@ -86,9 +88,19 @@ class PyMySQL(Driver):
             connection.server_status |= _IN_TRANSACTION
 
     def fileno(self, connection: Any) -> int | None:
+        if getattr(connection, "_has_reconnected", False):
+            connection._has_reconnected = False
         return python_fileno(connection._sock)
 
     def state(self, connection: Any) -> State:
+        if getattr(connection, "_is_known_clean", False):
+            return CLEAN  # until it is told to do something, or closed, or connects again
+        state = self._look_at(connection)
+        if state is CLEAN and getattr(connection, "_is_pessimist", False):
+            connection._is_known_clean = True
+        return state
+
+    def _look_at(self, connection: Any) -> State:
         if connection._sock is None or getattr(connection, "_is_out_of_step", False):
             return State.BROKEN
         result = connection._result
@@ -98,7 +110,9 @@ class PyMySQL(Driver):
             return State.UNKNOWN
         if connection.server_status & (_IN_TRANSACTION | _MORE_RESULTS):
             return State.IN_TRANSACTION
-        return State.UNKNOWN if connection._is_set_for_the_next else State.CLEAN
+        if connection._has_reconnected:
+            return State.UNKNOWN
+        return State.UNKNOWN if connection._is_set_for_the_next else CLEAN
 
     def unsolicited(self, connection: Any, peeked: bytes) -> Idle:
         # The protocol knows no unasked-for packet but the error before a server closes.
@@ -204,6 +218,7 @@ def _pessimist(kind: Any) -> type:
     """The same class, but in a transaction until the server says otherwise."""
 
     def _execute_command(self: Any, command: Any, sql: Any) -> Any:
+        self._is_known_clean = False
         try:
             # It may first read what is left of the answer before.
             return kind._execute_command(self, command, sql)
@@ -225,7 +240,13 @@ def _pessimist(kind: Any) -> type:
             self.__dict__.pop("_ghost", None)
             raise
 
+    def connect(self: Any, *arguments: Any, **named: Any) -> Any:
+        self._is_known_clean = False
+        self._has_reconnected = True
+        return kind.connect(self, *arguments, **named)
+
     def _force_close(self: Any) -> None:
+        self._is_known_clean = False
         if self._sock is not None and not getattr(self, "_closed", False):
             # Something was to be read, and a kill or a time-out came instead.
             self._ghost = _ghost_of(self)
@@ -239,11 +260,14 @@ def _pessimist(kind: Any) -> type:
         "__qualname__": kind.__qualname__,
         "_execute_command": _execute_command,
         "_force_close": _force_close,
+        "_has_reconnected": False,
+        "_is_known_clean": False,
         "_is_out_of_step": False,
         "_is_pessimist": True,
         "_is_set_for_the_next": False,
         "_read_query_result": _reader(kind),
         "_write_bytes": _write_bytes,
+        "connect": connect,
     }
     return type(kind.__name__, (kind,), namespace)
 
@@ -304,6 +328,7 @@ def _result_class() -> Any:
     def __del__(self: Any) -> None:  # noqa: N807
         # PyMySQL's would read to the end. A finalizer may run in the hub, or swallow a kill.
         if self.unbuffered_active and self.connection is not None:
+            self.connection._is_known_clean = False
             self.connection._is_out_of_step = True
 
     return type(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from math import exp
 from typing import Final
 
 MOST: Final = 10_000_000
@@ -114,7 +115,7 @@ class Estimator:
         elapsed = now - self._last
         self._last = now
         if elapsed > 0.0:
-            weight = math.exp(-self._kappa * elapsed)
+            weight = exp(-self._kappa * elapsed)
             self._mean = self._in_use + (self._mean - self._in_use) * weight
             self._rate *= weight
 
@@ -127,7 +128,7 @@ class Estimator:
         elapsed = now - self._last
         if elapsed <= 0.0:
             return self._mean, self._rate
-        weight = math.exp(-self._kappa * elapsed)
+        weight = exp(-self._kappa * elapsed)
         return self._in_use + (self._mean - self._in_use) * weight, self._rate * weight
 
 

@@ -9,6 +9,7 @@ timeout, one of seven, and the question is only which.
 from __future__ import annotations
 
 import math
+from math import exp
 from typing import Final
 
 from .demand import MOST, Demand, Estimator, clamp
@@ -89,8 +90,12 @@ class Adaptive(Estimator):
 
     def took(self, now: float, in_use: int) -> None:
         """`requested` and `rose` in one."""
-        if now != self._last:
-            self._advance(now)
+        elapsed = now - self._last  # as in `_advance`, for one frame less
+        self._last = now
+        if elapsed > 0.0:
+            weight = exp(-self._kappa * elapsed)
+            self._mean = self._in_use + (self._mean - self._in_use) * weight
+            self._rate *= weight
         self._rate += self._kappa
         self._in_use = in_use = in_use if 0 <= in_use <= MOST else clamp(in_use)
         gap = now - self._down.get(in_use, now)
@@ -99,8 +104,12 @@ class Adaptive(Estimator):
 
     def fell(self, now: float, in_use: int) -> None:
         """Use fell to `in_use` connections: a gap of the level above begins."""
-        if now != self._last:
-            self._advance(now)
+        elapsed = now - self._last  # as in `_advance`, for one frame less
+        self._last = now
+        if elapsed > 0.0:
+            weight = exp(-self._kappa * elapsed)
+            self._mean = self._in_use + (self._mean - self._in_use) * weight
+            self._rate *= weight
         self._in_use = in_use = in_use if 0 <= in_use <= MOST else clamp(in_use)
         self._down[in_use + 1] = now
 
@@ -159,7 +168,7 @@ class Adaptive(Estimator):
         losses = self._losses.get(level)
         best = least = math.inf
         # The chance that an exponential gap is longer; each timeout is twice the one before.
-        survives = math.exp(-_SHORTEST / gap)
+        survives = exp(-_SHORTEST / gap)
         for index, timeout in enumerate(TIMEOUTS):
             expected = timeout if gap == math.inf else gap * (1.0 - survives)
             cost = _PRIOR[index] + _POISSON_WEIGHT * (expected + survives)

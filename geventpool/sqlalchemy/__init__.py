@@ -9,6 +9,7 @@ engine that exists: `geventpool.sqlalchemy.wrap(engine)`.
 from __future__ import annotations
 
 from .engine import GeventPoolPlugin, wrap
-from .pool import GeventPool, GeventPoolTimeout
+from .errors import GeventPoolTimeout
+from .pool import GeventPool
 
 __all__ = ["GeventPool", "GeventPoolPlugin", "GeventPoolTimeout", "wrap"]

@@ -22,39 +22,17 @@ from sqlalchemy.pool.base import (
 from .. import drivers
 from ..config import PoolConfig, make_config, profile_settings, split_cap
 from ..core.entry import IN_USE, Entry
-from ..drivers.base import Ghost
-from ..errors import ConnectTimeout, PoolDeadlock, PoolOverloaded, PoolTimeout
+from ..drivers.base import Ghost, State
+from ..errors import PoolTimeout
 from ..pool import ConnectionHandlers, Door, adopt, make_core
+from .errors import TWINS
 from .proxy import Fairy, Record
 
 _STYLES = {"rollback": reset_rollback, "commit": reset_commit, None: reset_none}
 _LONGEST_CONNECT = 30.0
 _REPLACED = ("abandoned", "expired", "dead", "invalidated", "check interrupted")
 _UNSAID: Any = "unsaid"
-
-
-class GeventPoolTimeout(PoolTimeout, exc.TimeoutError):
-    """No connection in time; caught by `except sqlalchemy.exc.TimeoutError` too."""
-
-
-class GeventPoolDeadlock(PoolDeadlock, exc.TimeoutError):
-    """Every holder waits; caught by `except sqlalchemy.exc.TimeoutError` too."""
-
-
-class GeventPoolOverloaded(PoolOverloaded, exc.TimeoutError):
-    """The line is too long; caught by `except sqlalchemy.exc.TimeoutError` too."""
-
-
-class GeventPoolConnectTimeout(ConnectTimeout, exc.TimeoutError):
-    """A connect took too long; caught by `except sqlalchemy.exc.TimeoutError` too."""
-
-
-_OURS: dict[type[PoolTimeout], Any] = {
-    PoolTimeout: GeventPoolTimeout,
-    PoolDeadlock: GeventPoolDeadlock,
-    PoolOverloaded: GeventPoolOverloaded,
-    ConnectTimeout: GeventPoolConnectTimeout,
-}
+_new: Callable[[type[Fairy]], Fairy] = object.__new__
 
 
 class _RecordHandlers(ConnectionHandlers):
@@ -95,12 +73,12 @@ class _RecordHandlers(ConnectionHandlers):
     def must_check(self, record: Any, idle_for: float, is_watched: bool) -> bool:
         return super().must_check(record.dbapi_connection, idle_for, is_watched)
 
-    def is_reset_needed(self, record: Any) -> bool:
-        # The fairy has reset it, between SQLAlchemy's events; a listener may have broken it since.
-        return bool(self._pool.dispatch.checkin) and self._is_broken(record.dbapi_connection)
+    def is_clean(self, record: Any) -> bool:
+        return record.driver.state(record.dbapi_connection) is State.CLEAN
 
     def reset(self, record: Any) -> bool:
-        return False
+        # The fairy has done it, between SQLAlchemy's events; a listener may have broken it since.
+        return not self._is_broken(record.dbapi_connection)
 
     def fileno(self, record: Any) -> int | None:
         connection = record.dbapi_connection
@@ -240,7 +218,7 @@ class GeventPool(Door, Pool):
             entry = self.core.acquire(self.config.timeout)
         except PoolTimeout as error:
             entry = self._connect_late(error)
-        record: Record = entry.resource
+        record: Any = entry.resource
         record.entry = entry
         if (
             self._recycle > 0
@@ -249,10 +227,13 @@ class GeventPool(Door, Pool):
             or record._soft_invalidate_time > record.starttime
         ):
             record = self._refresh(record)
-        fairy = Fairy(
-            self, record.dbapi_connection, record, self.logger.isEnabledFor(logging.DEBUG)
-        )
-        record.fairy_ref = weakref.ref(fairy)
+        fairy = _new(Fairy)  # with what its `__init__` does, which would be one more call
+        fairy._pool = self
+        fairy._counter = 0
+        fairy.dbapi_connection = record.dbapi_connection
+        fairy._connection_record = record
+        fairy._echo = self.logger.isEnabledFor(logging.DEBUG)
+        record.fairy_ref = weakref.ref(fairy, record.was_dropped)
         if fairy._echo:
             self.logger.debug("Connection %r checked out from pool", fairy.dbapi_connection)
         if self.dispatch.checkout:
@@ -346,7 +327,7 @@ class GeventPool(Door, Pool):
                 error = later
         if isinstance(error, exc.TimeoutError):
             raise error  # another engine's, which the creator has asked
-        raise _OURS[type(error)](str(error), error.why, code="3o7r") from None
+        raise TWINS[type(error)](str(error), error.why, code="3o7r") from None
 
     def _refresh(self, record: Record) -> Record:
         """It may be too old, or have been invalidated while it was idle or being opened.
@@ -417,7 +398,10 @@ class GeventPool(Door, Pool):
             connection = invoke(record)
             adopt(connection)
             if record is not None:  # else it is opened beside the pool
-                cast(Record, record).driver = drivers.driver_for(connection)
+                ours = cast(Record, record)
+                ours.driver = drivers.driver_for(connection)
+                if ours.entry is not None:  # it reconnects in place
+                    self.core.liveness.doubt(ours.entry)
             return connection
 
         return invoke_and_adopt
@@ -473,7 +457,7 @@ class GeventPool(Door, Pool):
         if record.fairy_ref() is not None:
             return  # somebody else has it by now
         fairy = Fairy(self, record.dbapi_connection, record, self._should_log_debug())
-        record.fairy_ref = weakref.ref(fairy)
+        record.fairy_ref = weakref.ref(fairy, record.was_dropped)
         fairy._checkin()
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .pool import GeventPool
 
 
+CLEAN = State.CLEAN  # an enum's members are dear to look up
+
+
 class Record(_ConnectionRecord):
     """SQLAlchemy's record of one connection, with our entry beside it.
 
@@ -30,6 +33,14 @@ class Record(_ConnectionRecord):
     entry: Entry | None = None
     ghost: Ghost | None = None
     driver: Driver
+
+    def was_dropped(self, _fairy: object) -> None:
+        """Its proxy was collected while it was lent: a callback of a weak reference.
+
+        Garbage collection may run anywhere, in the hub too: a greenlet does what is to be done.
+        """
+        if not sys.is_finalizing():
+            self._pool._abandon(self)
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         if not soft and self.dbapi_connection is not None:
@@ -53,7 +64,7 @@ class Record(_ConnectionRecord):
 
 
 class _NoFinalizer:
-    """SQLAlchemy 2.1 detaches a fairy's `weakref.finalize`; ours has `__del__` instead."""
+    """SQLAlchemy 2.1 detaches a fairy's `weakref.finalize`; ours leaves that to its record."""
 
     def detach(self) -> None:
         pass
@@ -87,11 +98,18 @@ class Fairy(_ConnectionFairy):
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         pool = self._pool
         record: Any = self._connection_record  # without a `cast`, which is a call
+        connection: Any = self.dbapi_connection
+        dispatch = pool.dispatch
         if (
-            record is None
+            connection is None
+            or record is None
             or self._echo
+            or dispatch.reset
+            or dispatch.checkin
             or record.finalize_callback
-            or not self._is_clean(pool, record)
+            or record._soft_invalidate_time > record.starttime
+            or pool.config.reset_on_return != "smart"
+            or not _is_clean(record.driver, connection)
         ):
             if record is not None and record.entry is not None:
                 pool.core.holders.own_again(record.entry)  # who gives it back, holds it meanwhile
@@ -101,26 +119,7 @@ class Fairy(_ConnectionFairy):
         nothing: Any = None
         self.dbapi_connection = self._connection_record = nothing
         record.fairy_ref = None
-        pool.core.release(record.entry, is_untouched=True)
-
-    def _is_clean(self, pool: GeventPool, record: Record) -> bool:
-        """Is there nothing to reset, and nobody to be told?"""
-        connection = self.dbapi_connection
-        if connection is None or pool.config.reset_on_return != "smart":
-            return False
-        dispatch = pool.dispatch
-        if dispatch.reset or dispatch.checkin or record._soft_invalidate_time > record.starttime:
-            return False
-        try:
-            return record.driver.state(connection) is State.CLEAN
-        except Exception:  # the slow way sees it again, and closes the connection
-            return False
-
-    def __del__(self) -> None:
-        # Garbage collection may run anywhere, in the hub too: the cleaner does what is to be done.
-        record = self._connection_record
-        if record is not None and not sys.is_finalizing():
-            self._pool._abandon(cast(Record, record))
+        pool.core.release(record.entry, is_clean=True)
 
     def _reset(
         self, pool: Pool, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
@@ -144,7 +143,7 @@ class Fairy(_ConnectionFairy):
             )
             pool.dispatch.reset(connection, record, state)
             open_state = driver.state(connection)  # a listener may have begun a transaction
-        if open_state is State.CLEAN:
+        if open_state is CLEAN:
             if self._echo:
                 pool.logger.debug("Connection %s reset, no transaction is open", connection)
             return
@@ -154,3 +153,11 @@ class Fairy(_ConnectionFairy):
         if record is not None and driver.state(connection) is State.IN_TRANSACTION:
             # In autocommit some drivers send nothing, whatever the user has begun by a statement.
             record.invalidate()
+
+
+def _is_clean(driver: Driver, connection: Any) -> bool:
+    """Is there nothing to reset?"""
+    try:
+        return driver.state(connection) is CLEAN
+    except Exception:  # the slow way sees it again, and closes the connection
+        return False
