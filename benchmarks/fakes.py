@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import resource
 import socket
+import time
 from collections import deque
 from collections.abc import Callable
 from operator import methodcaller
@@ -108,6 +110,52 @@ class DequePool(Pool):
             self._idle.pop().close()
 
 
+class QuantilePool(DequePool):
+    """Sized by a Poisson quantile that is summed up at each return, which is how SAAutoPool does it.
+
+    Decayed means of connections in use and of checkouts per second; kept is the least number that would
+    be exceeded less often than once in `interval` seconds.
+    """
+
+    interval, half_life = 30.0, 60.0
+
+    def __init__(self, creator: Callable[[], Any], **arguments: Any) -> None:
+        super().__init__(creator, **arguments)
+        self._mean = self._rate = 0.0
+        self._in_use = 0
+        self._last = time.time()
+
+    def _do_get(self) -> Any:
+        self._count(1)
+        self._rate += math.log(2) / self.half_life
+        return super()._do_get()
+
+    def _do_return_conn(self, record: Any) -> None:
+        self._count(-1)
+        if self._in_use + len(self._idle) < self._most():
+            super()._do_return_conn(record)
+        else:
+            record.close()
+
+    def _count(self, change: int) -> None:
+        now = time.time()
+        weight = math.exp((self._last - now) * math.log(2) / self.half_life)
+        self._mean = self._in_use + (self._mean - self._in_use) * weight
+        self._rate *= weight
+        self._last = now
+        self._in_use += change
+
+    def _most(self) -> int:
+        chance = total = math.exp(-self._mean)
+        wanted = 1.0 - 1.0 / max(2.0, self.interval * self._rate)
+        level = 0
+        while total < wanted:
+            level += 1
+            chance *= self._mean / level
+            total += chance
+        return level + 1
+
+
 CLOSE = methodcaller("close")
 """Gives back what was lent, without a Python frame of its own."""
 
@@ -129,6 +177,7 @@ def sqlalchemy_pools(creator: Callable[[], Any], size: int = 5) -> dict[str, Poo
         "NullPool": NullPool(Plain),
         "StaticPool": StaticPool(creator),
         "deque, SQLAlchemy's fairy": DequePool(creator),
+        "sized as SAAutoPool": QuantilePool(creator),
     }
 
 

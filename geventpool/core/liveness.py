@@ -43,9 +43,7 @@ def look(fd: int) -> bytes | None:
     Returns:
         None: nothing; b"": the peer has hung up; else up to 16 of the bytes that wait to be read.
     """
-    poll = _new_poll()
-    poll.register(fd, select.POLLIN | getattr(select, "POLLRDHUP", 0))
-    ready = poll.poll(0)
+    ready = _poll_for(fd).poll(0)
     if not ready:
         return None
     if ready[0][1] & _HANGUP:
@@ -66,21 +64,29 @@ def look(fd: int) -> bytes | None:
         os.set_blocking(fd, was_blocking)  # `socket.setdefaulttimeout` may have changed it
 
 
+def _poll_for(fd: int) -> select.poll:
+    poll = _new_poll()
+    poll.register(fd, select.POLLIN | getattr(select, "POLLRDHUP", 0))
+    return poll
+
+
 class SocketWatch:
     """A hub watcher on one socket: about 0.1 µs to start and stop, and no Python frame.
 
     Attributes:
         fd: the socket's number.
         is_sure: it is known to be open, and the resource's.
+        poll: polls it, once somebody has looked.
         start: begins to watch. Never switches.
         stop: ceases to watch; must come before anybody closes the socket. Never switches.
     """
 
-    __slots__ = ("_hub", "_io", "_mailbox", "fd", "is_sure", "start", "stop")
+    __slots__ = ("_hub", "_io", "_mailbox", "fd", "is_sure", "poll", "start", "stop")
 
     def __init__(self, fd: int, liveness: Liveness, entry: Entry) -> None:
         self.fd = fd
         self.is_sure = False
+        self.poll: Any = None
         self._hub = get_hub()
         self._mailbox = mailbox_here()
         self._io = self._hub.loop.io(fd, _READ, ref=False)
@@ -171,6 +177,11 @@ class Liveness:
         fd = handlers.fileno(entry.resource)
         if fd is None:
             return True
+        if fd == watch.fd:
+            if watch.poll is None:
+                watch.poll = _poll_for(fd)
+            if not watch.poll.poll(0):
+                return False
         told = look(fd)
         if told is None:
             return False

@@ -238,11 +238,14 @@ def python_fileno(sock: Any) -> int | None:
     """The number of a Python socket; `None` if it is closed or there is none."""
     if sock is None:
         return None
-    try:
-        number: int = sock._sock.fileno()  # of gevent's socket, without a call of its own
-    except AttributeError:
-        number = sock.fileno()
+    number = python_fileno_of(sock)()
     return number if number >= 0 else None
+
+
+def python_fileno_of(sock: Any) -> Callable[[], int]:
+    """What tells a Python socket's number, without gevent's own call around it; below 0: closed."""
+    inner: Callable[[], int] | None = getattr(getattr(sock, "_sock", None), "fileno", None)
+    return sock.fileno if inner is None else inner
 
 
 def has_hung_up(fileno: int) -> bool:

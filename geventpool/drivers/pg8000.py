@@ -79,7 +79,7 @@ class Pg8000(Driver):
         return python_fileno(connection._usock)
 
     def state(self, connection: Any) -> State:
-        if connection._usock is None or getattr(connection, "_owes_a_read", False):
+        if python_fileno(connection._usock) is None or getattr(connection, "_owes_a_read", False):
             return State.BROKEN
         if not getattr(type(connection), "_is_accountant", False):
             return State.UNKNOWN

@@ -31,6 +31,7 @@ from .base import (
     is_tls,
     move_socket,
     python_fileno,
+    python_fileno_of,
 )
 
 _IN_TRANSACTION = 0x0001  # SERVER_STATUS_IN_TRANS
@@ -93,15 +94,17 @@ class PyMySQL(Driver):
         return python_fileno(connection._sock)
 
     def state(self, connection: Any) -> State:
-        if getattr(connection, "_is_known_clean", False):
-            return CLEAN  # until it is told to do something, or closed, or connects again
+        # Known to be clean until it is told to do something, or closed, or connects again.
+        fileno = getattr(connection, "_clean_fileno", None)
+        if fileno is not None and fileno() >= 0:
+            return CLEAN
         state = self._look_at(connection)
         if state is CLEAN and getattr(connection, "_is_pessimist", False):
-            connection._is_known_clean = True
+            connection._clean_fileno = python_fileno_of(connection._sock)
         return state
 
     def _look_at(self, connection: Any) -> State:
-        if connection._sock is None or getattr(connection, "_is_out_of_step", False):
+        if python_fileno(connection._sock) is None or getattr(connection, "_is_out_of_step", False):
             return State.BROKEN
         result = connection._result
         if not getattr(type(connection), "_is_pessimist", False) or (
@@ -218,7 +221,7 @@ def _pessimist(kind: Any) -> type:
     """The same class, but in a transaction until the server says otherwise."""
 
     def _execute_command(self: Any, command: Any, sql: Any) -> Any:
-        self._is_known_clean = False
+        self._clean_fileno = None
         try:
             # It may first read what is left of the answer before.
             return kind._execute_command(self, command, sql)
@@ -241,12 +244,12 @@ def _pessimist(kind: Any) -> type:
             raise
 
     def connect(self: Any, *arguments: Any, **named: Any) -> Any:
-        self._is_known_clean = False
+        self._clean_fileno = None
         self._has_reconnected = True
         return kind.connect(self, *arguments, **named)
 
     def _force_close(self: Any) -> None:
-        self._is_known_clean = False
+        self._clean_fileno = None
         if self._sock is not None and not getattr(self, "_closed", False):
             # Something was to be read, and a kill or a time-out came instead.
             self._ghost = _ghost_of(self)
@@ -260,8 +263,8 @@ def _pessimist(kind: Any) -> type:
         "__qualname__": kind.__qualname__,
         "_execute_command": _execute_command,
         "_force_close": _force_close,
+        "_clean_fileno": None,
         "_has_reconnected": False,
-        "_is_known_clean": False,
         "_is_out_of_step": False,
         "_is_pessimist": True,
         "_is_set_for_the_next": False,
@@ -328,7 +331,7 @@ def _result_class() -> Any:
     def __del__(self: Any) -> None:  # noqa: N807
         # PyMySQL's would read to the end. A finalizer may run in the hub, or swallow a kill.
         if self.unbuffered_active and self.connection is not None:
-            self.connection._is_known_clean = False
+            self.connection._clean_fileno = None
             self.connection._is_out_of_step = True
 
     return type(

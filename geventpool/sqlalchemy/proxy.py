@@ -100,7 +100,7 @@ class Fairy(_ConnectionFairy):
         record: Any = self._connection_record  # without a `cast`, which is a call
         connection: Any = self.dbapi_connection
         dispatch = pool.dispatch
-        if (
+        nobody_is_told = not (
             connection is None
             or record is None
             or self._echo
@@ -109,8 +109,12 @@ class Fairy(_ConnectionFairy):
             or record.finalize_callback
             or record._soft_invalidate_time > record.starttime
             or pool.config.reset_on_return != "smart"
-            or not _is_clean(record.driver, connection)
-        ):
+        )
+        try:
+            is_clean = nobody_is_told and record.driver.state(connection) is CLEAN
+        except Exception:  # the slow way sees it again, and closes the connection
+            is_clean = False
+        if not is_clean:
             if record is not None and record.entry is not None:
                 pool.core.holders.own_again(record.entry)  # who gives it back, holds it meanwhile
             super()._checkin(transaction_was_reset)
@@ -153,11 +157,3 @@ class Fairy(_ConnectionFairy):
         if record is not None and driver.state(connection) is State.IN_TRANSACTION:
             # In autocommit some drivers send nothing, whatever the user has begun by a statement.
             record.invalidate()
-
-
-def _is_clean(driver: Driver, connection: Any) -> bool:
-    """Is there nothing to reset?"""
-    try:
-        return driver.state(connection) is CLEAN
-    except Exception:  # the slow way sees it again, and closes the connection
-        return False

@@ -244,6 +244,27 @@ def test_killed_connections_are_gone_from_the_pool_without_a_ping(
     assert pool.stats().pings == 0
 
 
+def test_a_connection_that_pymysql_has_reconnected_is_watched_by_its_new_socket(
+    request: pytest.FixtureRequest, pool_of: Callable[..., ConnectionPool]
+) -> None:
+    pool = pool_of("pymysql", max_size=1)
+    with pool.connection() as connection:
+        run(connection, "select 1")
+    with pool.connection() as connection, contextlib.ExitStack() as taken:
+        before = connection._sock.fileno()
+        connection.close()
+        for end in socket.socketpair():  # so that the number is another's
+            taken.callback(end.close)
+        connection.connect()
+        assert connection._sock.fileno() != before
+        [[number]] = run(connection, "select connection_id()")
+        connection.rollback()
+    with observer_of(request, "pymysql") as observer:
+        run(observer, f"kill {number}")
+    assert eventually(lambda: pool.stats().closed.get("dead") == 1)
+    assert pool.stats().pings == 0
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_timed_out_connections_are_gone_from_the_pool_without_a_ping(
     pool_of: Callable[..., ConnectionPool], name: str
