@@ -3,9 +3,11 @@
 set -uo pipefail
 python=$1
 mkdir -p .cache
+set -m # so that it is a group of its own, which can be ended as a whole
 "$python" -m pytest -q tests/peers >.cache/peers.log 2>&1 &
 peers=$!
-trap 'kill $peers 2>/dev/null' EXIT
+set +m
+trap 'kill -- -$peers 2>/dev/null' EXIT
 "$python" -m pytest --ignore tests/stress --ignore tests/peers || exit
 echo "tests/peers"
 wait $peers
