@@ -81,6 +81,9 @@ class NoDriver:
         """There is no socket."""
         return None
 
+    def socket_of(self, _resource: object) -> None:
+        """There is none."""
+
     def close(self, _resource: object, _cause: str) -> None:
         """Does nothing."""
 

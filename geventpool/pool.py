@@ -12,9 +12,11 @@ connection.commit()
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from collections.abc import Callable
+from operator import attrgetter
 from types import TracebackType
 from typing import Any
 
@@ -149,11 +151,11 @@ class ConnectionHandlers:
         return drivers.driver_for(connection).needs_ping
 
     def is_clean(self, connection: Any) -> bool:
-        """Does the driver know that no transaction is open, and is that enough?"""
+        """If `smart`: does the driver know that no transaction is open?"""
         style = self._door.config.reset_on_return
-        if style == "smart" or style is None:
+        if style == "smart":
             return by_class[type(connection)].state(connection) is CLEAN
-        return False
+        return style is None and not self._is_broken(connection)
 
     def _is_broken(self, connection: Any) -> bool:
         return drivers.driver_for(connection).state(connection) is State.BROKEN
@@ -162,10 +164,8 @@ class ConnectionHandlers:
         """Ends an open transaction. Switches greenlets."""
         if self._is_broken(connection):
             return False
-        style = self._door.config.reset_on_return
-        if style is None:
-            return True
-        (connection.commit if style == "commit" else connection.rollback)()
+        is_commit = self._door.config.reset_on_return == "commit"
+        (connection.commit if is_commit else connection.rollback)()
         # In autocommit some drivers send nothing, whatever the user has begun by a statement.
         return drivers.driver_for(connection).state(connection) is not State.IN_TRANSACTION
 
@@ -173,9 +173,17 @@ class ConnectionHandlers:
         """The socket to watch."""
         return by_class[type(connection)].fileno(connection)
 
+    def socket_of(self, connection: Any) -> Callable[[Any], object] | None:
+        """By the attribute that the driver's file names."""
+        path = by_class[type(connection)].socket
+        return None if path is None else _getter(path)
+
     def is_farewell(self, connection: Any, peeked: bytes) -> bool:
         """What the driver makes of unsolicited bytes."""
         return drivers.driver_for(connection).unsolicited(connection, peeked) is Idle.DEAD
+
+
+_getter = functools.cache(attrgetter)
 
 
 def adopt(connection: Any) -> None:

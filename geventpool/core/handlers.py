@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,13 +39,19 @@ class Handlers(Protocol):
         """Must an idle resource be checked before it is lent?"""
 
     def is_clean(self, resource: Any) -> bool:
-        """Is there nothing to reset when it is released, and has it the socket that it had?"""
+        """Is there nothing to reset when it is released?"""
 
     def reset(self, resource: Any) -> bool:
         """Makes it fit for the next caller; False: it is not to be used again."""
 
     def fileno(self, resource: Any) -> int | None:
         """The socket to watch while it is idle."""
+
+    def socket_of(self, resource: Any) -> Callable[[Any], object] | None:
+        """What tells, in C, which socket a resource has: the same as long as that is open.
+
+        It may raise where there is none. `None`: `fileno` has to be asked each time.
+        """
 
     def is_farewell(self, resource: Any, peeked: bytes) -> bool:
         """Do these unsolicited bytes mean that the peer hangs up?"""

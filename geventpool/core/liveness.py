@@ -14,7 +14,7 @@ import select
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gevent import get_hub
 from gevent._hub_local import get_hub_if_exists
@@ -75,17 +75,19 @@ class SocketWatch:
 
     Attributes:
         fd: the socket's number.
-        is_sure: it is known to be open, and the resource's.
+        socket_of: tells which socket the resource has.
+        socket: what it told when this watch was made.
         poll: polls it, once somebody has looked.
         start: begins to watch. Never switches.
         stop: ceases to watch; must come before anybody closes the socket. Never switches.
     """
 
-    __slots__ = ("_hub", "_io", "_mailbox", "fd", "is_sure", "poll", "start", "stop")
+    __slots__ = ("_hub", "_io", "_mailbox", "fd", "poll", "socket", "socket_of", "start", "stop")
 
     def __init__(self, fd: int, liveness: Liveness, entry: Entry) -> None:
         self.fd = fd
-        self.is_sure = False
+        self.socket_of: Callable[[Any], object] = _nothing
+        self.socket: object = None
         self.poll: Any = None
         self._hub = get_hub()
         self._mailbox = mailbox_here()
@@ -103,6 +105,10 @@ class SocketWatch:
             self._hub.loop is not None
         ):  # collected in another thread, where libev is out of bounds
             self._mailbox.post(_end, self._io)
+
+
+def _nothing(_: object) -> object:
+    return object()  # equal to no other
 
 
 def _end(watcher: Any) -> None:
@@ -138,27 +144,28 @@ class Liveness:
         sure_until = now + self._sure_for
         entry.sure_until = sure_until if sure_until < entry.expires_at else entry.expires_at
         watch = entry.watch
-        if watch is None or not watch.is_sure:
+        try:
+            # libev ends the process when it is to watch a descriptor that is closed.
+            is_same = watch is not None and watch.socket_of(entry.resource) == watch.socket
+        except Exception:  # it has none any more
+            is_same = False
+        if not is_same:
             watch = self._find(entry)
         if watch is not None:
             watch.start()
         if entry.is_suspect or self._looks_first:
             entry.sure_until = -math.inf
 
-    def doubt(self, entry: Entry) -> None:
-        """An entry's resource may have another socket than before, or none. Never switches."""
-        if entry.watch is not None:
-            entry.watch.is_sure = False
-
     def _find(self, entry: Entry) -> SocketWatch | None:
-        """The watch on its socket: libev ends the process when it is to watch what is closed."""
-        watch: SocketWatch | None = entry.watch
+        """The watch on an entry's socket, which is new, or is not known to be the same."""
+        handlers, watch = self._pool.handlers, cast("SocketWatch | None", entry.watch)
         try:
-            fd = self._pool.handlers.fileno(entry.resource)
-            if watch is None or watch.fd != fd:  # it is new, or has reconnected by itself
+            fd = handlers.fileno(entry.resource)
+            if watch is None or watch.fd != fd:
                 watch = None if fd is None else SocketWatch(fd, self, entry)
             if watch is not None:
-                watch.is_sure = True
+                watch.socket_of = handlers.socket_of(entry.resource) or _nothing
+                watch.socket = watch.socket_of(entry.resource)
         except Exception:  # a driver's surprise must not cost the place: ask before it is lent
             log.exception("%r: cannot watch %r", self._pool, entry.resource)
             watch, entry.is_suspect = None, True

@@ -139,7 +139,7 @@ class ResourcePool:
 
         Args:
             entry: the entry.
-            is_clean: it is known that there is nothing to reset, and that it has the socket that it had.
+            is_clean: it is known that there is nothing to reset.
 
         Raises:
             AssertionError: the entry is not lent (it was released twice).
@@ -156,10 +156,8 @@ class ResourcePool:
         except BaseException:
             self.discard(entry, "reset failed")
             raise
-        if not is_clean:
-            if not (self.reset(entry) and entry.state is IN_USE):
-                return
-            self.liveness.doubt(entry)
+        if not is_clean and not (self.reset(entry) and entry.state is IN_USE):
+            return
         now, ledger = self.clock.now(), self.ledger
         if (
             now >= entry.expires_at or self.is_oversize or self.is_closed
@@ -201,7 +199,7 @@ class ResourcePool:
         if self.is_here:
             disown(entry)
         if self.mailbox is not None:
-            self.mailbox.post(self.in_background, give_back or partial(self.release), entry)
+            self.mailbox.post(self.in_background, give_back or self.release, entry)
 
     def discard(self, entry: Entry, cause: str) -> None:
         """Has an entry closed in the background instead of released. Never switches."""

@@ -107,10 +107,10 @@ def release(pool: ResourcePool, entry: Entry, is_clean: bool) -> None:
         pool.discard(entry, "reset failed")
         raise
     if is_clean or pool.reset(entry):
-        _tell(pool, partial(_come_home, pool, entry, is_clean))
+        _tell(pool, partial(_come_home, pool, entry))
 
 
-def _come_home(pool: ResourcePool, entry: Entry, is_clean: bool) -> None:
+def _come_home(pool: ResourcePool, entry: Entry) -> None:
     if entry.state is not IN_USE:
         return
     try:
@@ -119,8 +119,6 @@ def _come_home(pool: ResourcePool, entry: Entry, is_clean: bool) -> None:
         log.exception("%r: error while moving %r to this thread", pool, entry.resource)
         pool.discard(entry, "dead")
     else:
-        if not is_clean:
-            pool.liveness.doubt(entry)
         pool.release(entry, is_clean=True)
 
 

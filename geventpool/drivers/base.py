@@ -40,8 +40,7 @@ class State(enum.Enum):
     """What is known of a connection without asking the server."""
 
     CLEAN = "clean"
-    """Usable, the server has no transaction open for it, and since `fileno` was last asked it has had
-    the same socket."""
+    """Usable, and the server has no transaction open for it."""
 
     IN_TRANSACTION = "in transaction"
     """Usable after a rollback."""
@@ -166,10 +165,13 @@ class Driver:
     Attributes:
         name: its module's name.
         needs_ping: False if nothing can come between us and the database.
+        socket: where a connection's attributes tell which socket it has: something that is equal only to
+            itself, for as long as it is open; `None`: only `fileno` tells.
     """
 
     name = "unknown"
     needs_ping = True
+    socket: str | None = None
 
     def tune(self) -> None:
         """Cures what stalls the hub in a connect. Idempotent."""

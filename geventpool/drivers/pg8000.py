@@ -60,6 +60,7 @@ class Pg8000(Driver):
     """pg8000 1.29 and later."""
 
     name = "pg8000"
+    socket = "_usock._sock"  # as with PyMySQL
 
     def tune(self) -> None:
         core = sys.modules.get("pg8000.core")

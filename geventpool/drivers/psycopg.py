@@ -30,6 +30,7 @@ class Psycopg(Driver):
     """psycopg 3.1 and later."""
 
     name = "psycopg"
+    socket = "pgconn.socket"
 
     # libpq's own properties are asked, because psycopg's are Python, and these two are called often.
 

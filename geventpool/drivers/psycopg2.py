@@ -38,6 +38,7 @@ class Psycopg2(Driver):
     """psycopg2 2.8 and later. Outside a transaction its rollback costs no round trip anyway."""
 
     name = "psycopg2"
+    socket = "info.socket"
 
     def adopt(self, connection: Any) -> None:
         extensions = sys.modules.get("psycopg2.extensions")

@@ -69,6 +69,7 @@ class PyMySQL(Driver):
     """PyMySQL 1.0 and later."""
 
     name = "pymysql"
+    socket = "_sock._sock"  # gevent's socket has another one there when it is closed
 
     def tune(self) -> None:
         connections = sys.modules.get("pymysql.connections")
@@ -89,8 +90,6 @@ class PyMySQL(Driver):
             connection.server_status |= _IN_TRANSACTION
 
     def fileno(self, connection: Any) -> int | None:
-        if getattr(connection, "_has_reconnected", False):
-            connection._has_reconnected = False
         return python_fileno(connection._sock)
 
     def state(self, connection: Any) -> State:
@@ -113,8 +112,6 @@ class PyMySQL(Driver):
             return State.UNKNOWN
         if connection.server_status & (_IN_TRANSACTION | _MORE_RESULTS):
             return State.IN_TRANSACTION
-        if connection._has_reconnected:
-            return State.UNKNOWN
         return State.UNKNOWN if connection._is_set_for_the_next else CLEAN
 
     def unsolicited(self, connection: Any, peeked: bytes) -> Idle:
@@ -221,7 +218,6 @@ def _pessimist(kind: Any) -> type:
     """The same class, but in a transaction until the server says otherwise."""
 
     def _execute_command(self: Any, command: Any, sql: Any) -> Any:
-        self._clean_fileno = None
         try:
             # It may first read what is left of the answer before.
             return kind._execute_command(self, command, sql)
@@ -234,6 +230,9 @@ def _pessimist(kind: Any) -> type:
                 self._is_set_for_the_next = False
 
     def _write_bytes(self: Any, data: Any) -> None:
+        # Sending may switch greenlets, and whoever looks then must see that it is busy.
+        was_out_of_step, self._is_out_of_step = self._is_out_of_step, True
+        self._clean_fileno = None
         try:
             kind._write_bytes(self, data)
         except BaseException:
@@ -242,11 +241,8 @@ def _pessimist(kind: Any) -> type:
             self._force_close()
             self.__dict__.pop("_ghost", None)
             raise
-
-    def connect(self: Any, *arguments: Any, **named: Any) -> Any:
-        self._clean_fileno = None
-        self._has_reconnected = True
-        return kind.connect(self, *arguments, **named)
+        finally:
+            self._is_out_of_step = was_out_of_step
 
     def _force_close(self: Any) -> None:
         self._clean_fileno = None
@@ -264,13 +260,11 @@ def _pessimist(kind: Any) -> type:
         "_execute_command": _execute_command,
         "_force_close": _force_close,
         "_clean_fileno": None,
-        "_has_reconnected": False,
         "_is_out_of_step": False,
         "_is_pessimist": True,
         "_is_set_for_the_next": False,
         "_read_query_result": _reader(kind),
         "_write_bytes": _write_bytes,
-        "connect": connect,
     }
     return type(kind.__name__, (kind,), namespace)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import time
 import weakref
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, cast
 
 from sqlalchemy import exc
@@ -22,7 +24,7 @@ from sqlalchemy.pool.base import (
 from .. import drivers
 from ..config import PoolConfig, make_config, profile_settings, split_cap
 from ..core.entry import IN_USE, Entry
-from ..drivers.base import Ghost, State
+from ..drivers.base import Ghost
 from ..errors import PoolTimeout
 from ..pool import ConnectionHandlers, Door, adopt, make_core
 from .errors import TWINS
@@ -33,6 +35,9 @@ _LONGEST_CONNECT = 30.0
 _REPLACED = ("abandoned", "expired", "dead", "invalidated", "check interrupted")
 _UNSAID: Any = "unsaid"
 _new: Callable[[type[Fairy]], Fairy] = object.__new__
+
+
+_getter = functools.cache(attrgetter)
 
 
 class _RecordHandlers(ConnectionHandlers):
@@ -74,15 +79,19 @@ class _RecordHandlers(ConnectionHandlers):
         return super().must_check(record.dbapi_connection, idle_for, is_watched)
 
     def is_clean(self, record: Any) -> bool:
-        return record.driver.state(record.dbapi_connection) is State.CLEAN
+        # The fairy has reset it, between SQLAlchemy's events; a listener may have broken it since.
+        return not (self._pool.dispatch.checkin and self._is_broken(record.dbapi_connection))
 
     def reset(self, record: Any) -> bool:
-        # The fairy has done it, between SQLAlchemy's events; a listener may have broken it since.
-        return not self._is_broken(record.dbapi_connection)
+        return False
 
     def fileno(self, record: Any) -> int | None:
         connection = record.dbapi_connection
         return None if connection is None else record.driver.fileno(connection)
+
+    def socket_of(self, record: Any) -> Callable[[Any], object] | None:
+        path = record.driver.socket
+        return None if path is None else _getter(f"dbapi_connection.{path}")
 
     def is_farewell(self, record: Any, peeked: bytes) -> bool:
         return super().is_farewell(record.dbapi_connection, peeked)
@@ -398,10 +407,7 @@ class GeventPool(Door, Pool):
             connection = invoke(record)
             adopt(connection)
             if record is not None:  # else it is opened beside the pool
-                ours = cast(Record, record)
-                ours.driver = drivers.driver_for(connection)
-                if ours.entry is not None:  # it reconnects in place
-                    self.core.liveness.doubt(ours.entry)
+                cast(Record, record).driver = drivers.driver_for(connection)
             return connection
 
         return invoke_and_adopt

@@ -265,6 +265,64 @@ def test_a_connection_that_pymysql_has_reconnected_is_watched_by_its_new_socket(
     assert pool.stats().pings == 0
 
 
+def test_a_killed_owner_does_not_have_pymysql_forget_what_another_greenlet_sends(
+    pool_of: Callable[..., ConnectionPool],
+) -> None:
+    pool = pool_of("pymysql", max_size=1, reclaim_after=None)
+    for _ in range(2):  # it is known to be clean
+        with pool.connection() as connection:
+            run(connection, "drop table if exists sent")
+            run(connection, "create table sent (what longtext)")
+    handed = []
+
+    def take_and_sleep() -> None:
+        handed.append(pool.connection())
+        gevent.sleep(60)
+
+    owner = gevent.spawn(take_and_sleep)
+    gevent.sleep(0.05)
+    lent = handed.pop()
+    big = "x" * (12 << 20)  # more than a socket takes at once
+    insert = gevent.spawn(run, lent.connection, f"insert into sent values ('{big}')")
+    gevent.sleep(0)
+    owner.kill()
+    insert.get()
+    assert pool.core.handlers.is_clean(lent.connection) is False
+    lent.close()
+    with pool.connection() as connection:
+        assert run(connection, "select count(*) from sent") == [(0,)]
+
+
+def test_a_connection_that_reconnects_and_is_handed_on_is_watched_by_its_new_socket(
+    pool_of: Callable[..., ConnectionPool],
+) -> None:
+    pool = pool_of("pymysql", max_size=1)
+    with pool.connection() as connection:
+        run(connection, "select 1")
+    handed: list[Any] = []
+    taken: list[socket.socket] = []
+
+    def take_and_sleep() -> None:
+        lent = pool.connection()
+        lent.connection.close()
+        taken[:] = socket.socketpair()  # so that the number is another's
+        lent.connection.connect()
+        handed.append(lent)
+        gevent.sleep(60)
+
+    owner = gevent.spawn(take_and_sleep)
+    assert eventually(lambda: bool(handed))
+    run(handed[0].connection, "select 1")
+    handed[0].connection.rollback()
+    owner.kill()
+    gevent.sleep(0.05)  # the pool has been told
+    handed.pop().close()
+    [entry] = pool.core.entries
+    assert entry.watch.fd == entry.resource._sock.fileno()
+    for end in taken:
+        end.close()
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_timed_out_connections_are_gone_from_the_pool_without_a_ping(
     pool_of: Callable[..., ConnectionPool], name: str
