@@ -8,6 +8,7 @@ Driven by wrk where it is installed (Debian: `apt-get install wrk`), else by a c
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -186,7 +187,9 @@ def _best_of_each_family(found: list[Variant]) -> dict[str, Variant]:
 
 
 def _ratios(variant: Variant, unit: Variant) -> list[float]:
-    return [mine / other for mine, other in zip(variant.rates, unit.rates, strict=True)]
+    # NullPool may give no answer at all in a round, where nothing can be made of a ratio.
+    rounds = zip(variant.rates, unit.rates, strict=True)
+    return [mine / other for mine, other in rounds if other] or [math.inf]
 
 
 def _faster(
