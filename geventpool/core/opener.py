@@ -191,6 +191,8 @@ class Opener(Generic[R]):
             now = pool.clock.now()
             self._succeeded(now - started)
             entry.resource = resource
+            if pool.listener is not None:
+                pool.listener.opened(entry, now - started)
             pool.add_opened(entry, now)
         finally:
             self._greenlets.discard(gevent.getcurrent())
