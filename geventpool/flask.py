@@ -37,8 +37,9 @@ __all__ = ["GeventPool", "metrics"]
 
 PREFIX = "GEVENTPOOL_"
 
-# Belongs to geventpool.gunicorn, and comes along when the environment is read into app.config.
-NOT_SETTINGS = frozenset({"GEVENTPOOL_DRAIN_TIMEOUT"})
+# Belong to geventpool.gunicorn and geventpool.observe, and come along when the environment is read
+# into app.config.
+NOT_SETTINGS = frozenset({"GEVENTPOOL_DRAIN_TIMEOUT", "GEVENTPOOL_SNAPSHOTS"})
 
 # SQLAlchemy's pools of a database in memory: it lives in its one connection, so that a pool of
 # several would hand out as many empty databases.
@@ -175,8 +176,8 @@ def metrics() -> Response:
 
     ``app.add_url_rule("/metrics", view_func=geventpool.flask.metrics)``
 
-    With several workers each has to publish its figures, `geventpool.observe.publish()`; the worker that is
-    asked answers for all. It asks nobody who he is: let the web server keep strangers away.
+    With several workers each has to publish its figures, `geventpool.observe.publish()`; the worker that
+    is asked answers for all. It asks nobody who he is: let the web server keep strangers away.
     """
     from geventpool.observe import prometheus
 

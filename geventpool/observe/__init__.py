@@ -67,7 +67,7 @@ def attach(target: Engine | ConnectionPool, **settings: Any) -> Observer:
 
 def report() -> str:
     """What happens in this process's pools, as text. Never switches greenlets."""
-    from .report import tell
+    from .text import tell
 
     return tell([snapshot()])
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import heapq
-import logging
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -157,21 +155,17 @@ class Thresholds:
     Args:
         watcher: whose connections.
         settings: the thresholds.
-        log: writes the warnings.
 
     Attributes:
-        warnings: how many there were, by state.
         is_armed: the timer runs.
     """
 
-    def __init__(self, watcher: Watcher, settings: Settings, log: logging.Logger) -> None:
+    def __init__(self, watcher: Watcher, settings: Settings) -> None:
         self._watcher = watcher
-        self._log = log
         self.held_after = settings.held_after or math.inf
         self.idle_after = settings.idle_in_transaction_after or math.inf
         self._kills = settings.kill
         self._shortest = min(self.held_after, self.idle_after)
-        self.warnings: dict[str, int] = {}
         # Nothing is ever due: as if the timer ran already.
         self.is_armed = self._shortest == math.inf
         self._timer: Timer | None = None
@@ -188,7 +182,8 @@ class Thresholds:
 
     def returned(self, hold: Hold, held: float) -> None:
         """One that was warned of has come back. Never switches."""
-        tell = partial(self._log.warning, "%r: %s: returned after %.3g s", self._watcher.core)
+        log, core = self._watcher.log, self._watcher.core
+        tell = partial(log.warning, "%r: %s: returned after %.3g s", core)
         gevent.spawn_raw(tell, hold.warned, held)
 
     def _set_timer(self, seconds: float) -> None:
@@ -230,11 +225,9 @@ class Thresholds:
     def _warn(self, entry: Entry[Any], hold: Hold, what: str) -> None:
         holder = describe(self._watcher, entry, hold)
         hold.warned = f"connection {holder.connection}, {what}, taken at {tell_site(hold.site)}"
-        self.warnings[what] = self.warnings.get(what, 0) + 1
         kill = self._kills and hold.began is None and entry.state is IN_USE
         more = " It is closed now." if kill else ""
-        tell: Callable[..., object] = self._log.warning
-        gevent.spawn_raw(tell, "%r: %s: %s%s", self._watcher.core, what, holder.tell(), more)
+        self._watcher.observer.warn(what, hold.site, ": %s%s", holder.tell(), more)
         if kill:
             self._watcher.core.discard(entry, "killed")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,12 +23,13 @@ from .figures import Figures
 from .fingerprint import Fingerprinter
 from .holds import Hold, Holder, Thresholds, describe, is_in_transaction, longest_held
 from .queries import QueryStatistics
-from .sites import site_of, tell_site
+from .sites import Site, lines_of_capture, site_of, tell_site, tell_stack
 from .usage import Usage
 
 _READ_EVERY = 0.05  # at 2 ms for each turn, reading new texts takes 4 % of one processor at most
 
 
+_RECENT = 20
 _LOOK_EVERY = 8  # a walk up the stack is what a query's statistics cost most
 
 
@@ -90,6 +93,8 @@ class Observer:
         log: where warnings go.
         watcher: the listener of the pool's core.
         is_attached: `detach` was not called yet.
+        warnings: how many there were, by what they were for.
+        recent: the last of them.
     """
 
     def __init__(
@@ -99,6 +104,7 @@ class Observer:
         self.database = database
         self.log = log
         self.figures = Figures()
+        self.warnings: dict[str, int] = {}
         self.usage = Usage()
         self.queries: QueryStatistics | None = None
         if settings.queries and not settings.figures_only:
@@ -107,6 +113,7 @@ class Observer:
                 fingerprinter, settings.max_fingerprints, self._read_soon
             )
         self._undo: list[Callable[[], object]] = []
+        self.recent: deque[dict[str, Any]] = deque(maxlen=_RECENT)
         self.is_attached = True
         self.watcher: FiguresListener
         self.watch(core)
@@ -166,10 +173,25 @@ class Observer:
         return {
             "histograms": self.figures.to_json(),
             "holders": [holder.to_json() for holder in self.holders()],
-            "warnings": dict(self.watcher.warnings),
+            "warnings": dict(self.warnings),
+            "recent": list(self.recent),
             "queries": shown,
             "sites": [site.to_json() for site in self.usage.report()],
         }
+
+    def warn(self, what: str, site: Site, message: str, *arguments: object) -> None:
+        """Writes a warning to the log, in a greenlet of its own, and remembers it. Never switches.
+
+        Args:
+            what: in a few words.
+            site: whose fault it is.
+            message: the rest of it, with places for the arguments.
+            *arguments: what is put there.
+        """
+        self.warnings[what] = self.warnings.get(what, 0) + 1
+        self.recent.append({"at": time.time(), "what": what, "site": tell_site(site)})
+        core = self.watcher.core
+        gevent.spawn_raw(partial(self.log.warning, f"%r: {what}{message}", core, *arguments))
 
     def _read_soon(self) -> None:
         core = self.watcher.core
@@ -192,7 +214,6 @@ class FiguresListener:
     Attributes:
         core: the pool.
         holds: what is known of each lent connection.
-        warnings: how many there were, by what they were for.
     """
 
     def __init__(self, observer: Observer, core: ResourcePool[Any]) -> None:
@@ -202,7 +223,6 @@ class FiguresListener:
         self.figures = observer.figures
         self.log = observer.log
         self.holds: dict[Entry[Any], Hold] = {}
-        self.warnings: dict[str, int] = {}
 
     def lent(self, entry: Entry[Any], seconds: float) -> None:
         """A histogram more."""
@@ -271,8 +291,8 @@ class Watcher(FiguresListener):
         self._sample_every = round(1 / settings.stacks) if settings.stacks else 0
         self._until_sample = 1
         self._slow = settings.slow_query_after or float("inf")
-        self.thresholds = Thresholds(self, settings, observer.log)
-        self.warnings = self.thresholds.warnings
+        self.thresholds = Thresholds(self, settings)
+        self._last: Hold | None = None
 
     def lent(self, entry: Entry[Any], seconds: float) -> None:
         """Somebody holds it from now on."""
@@ -297,8 +317,19 @@ class Watcher(FiguresListener):
         if hold.began is not None:  # whoever sent that query has been killed, or has dropped it
             self.query_ended(hold, -1, is_error=True)
         self._usage.add(hold.site, held, hold.busy)
+        self._last = hold
         if hold.warned is not None:
             self.thresholds.returned(hold, held)
+
+    def closed(self, entry: Entry[Any], cause: str) -> None:
+        """If its greenlet has ended with it in hand: where that took it."""
+        super().closed(entry, cause)
+        hold = self._last  # `returned` was called for the same entry just before
+        if cause == "owner ended" and hold is not None:
+            stack = tell_stack(lines_of_capture(hold.taken)).rstrip()
+            where = f"{tell_site(hold.site)}\n{stack}".rstrip()
+            number = self.number(entry)
+            self.observer.warn("leak", hold.site, ": connection %s was taken at %s", number, where)
 
     def handed_out(self, entry: Entry[Any]) -> Any:
         """A connection that tells us of its cursors and queries."""
@@ -379,7 +410,6 @@ class Watcher(FiguresListener):
         hold.active_at = self.core.clock.now()
 
     def _warn_of_slow(self, hold: Hold, seconds: float) -> None:
-        self.warnings["slow query"] = self.warnings.get("slow query", 0) + 1
-        text, site = self.show(hold.text), tell_site(site_of(sys._getframe(3)))
-        message = "%r: slow query, %.3g s: %s, sent at %s"
-        gevent.spawn_raw(partial(self.log.warning, message, self.core, seconds, text, site))
+        text, site = self.show(hold.text), site_of(sys._getframe(3))
+        message = ", %.3g s: %s, sent at %s"
+        self.observer.warn("slow query", site, message, seconds, text, tell_site(site))

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .files import default_directory, read_snapshots
-from .report import (
+from .text import (
     by_name,
     now_line,
     printable,

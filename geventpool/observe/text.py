@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -117,7 +118,10 @@ def _pool(pool: Mapping[str, Any]) -> Iterator[str]:
         yield "  not observed: geventpool.observe.attach(engine) shows who holds what, and which queries"
         return
     if observed["warnings"]:
-        yield f"  warnings: {by_name(observed['warnings'])}"
+        yield f"  warnings: {by_name(observed['warnings'])}; the last:"
+        for warning in reversed(observed["recent"][-_SHOWN:]):
+            at = time.strftime("%H:%M:%S", time.localtime(warning["at"]))
+            yield f"    {at} {warning['what']}: {warning['site']}"
     yield from _holders(observed["holders"])
     if observed["queries"] is not None:
         yield from _queries(observed["queries"])
