@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import weakref
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -189,9 +190,11 @@ class Thresholds:
     def _set_timer(self, seconds: float) -> None:
         self.is_armed = True
         clock = self._watcher.core.clock
-        self._timer = clock.call_later(seconds + _ROUNDING, self._ring, ref=False)
+        ring = partial(_ring, weakref.ref(self))  # a timer is to keep no pool alive
+        self._timer = clock.call_later(seconds + _ROUNDING, ring, ref=False)
 
-    def _ring(self) -> None:
+    def look(self) -> None:
+        """Warns of all that are due, and sets the timer for the next. Never switches."""
         self._timer = None
         now = self._watcher.core.clock.now()
         next_due = math.inf
@@ -230,6 +233,12 @@ class Thresholds:
         self._watcher.observer.warn(what, hold.site, ": %s%s", holder.tell(), more)
         if kill:
             self._watcher.core.discard(entry, "killed")
+
+
+def _ring(thresholds_ref: weakref.ref[Thresholds]) -> None:
+    thresholds = thresholds_ref()
+    if thresholds is not None:
+        thresholds.look()
 
 
 def describe(watcher: FiguresListener, entry: Entry[Any], hold: Hold | None) -> Holder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -201,11 +202,19 @@ class Observer:
             core.mailbox.post(self._set_reader)
 
     def _set_reader(self) -> None:
-        self.watcher.core.clock.call_later(_READ_EVERY, self._read, ref=False)
+        read = partial(_read, weakref.ref(self))  # a timer is to keep no pool alive
+        self.watcher.core.clock.call_later(_READ_EVERY, read, ref=False)
 
-    def _read(self) -> None:
+    def read_some(self) -> None:
+        """Reads the texts of some new queries; more a moment later. Never switches."""
         if self.queries is not None and self.queries.read_some():
             self._set_reader()
+
+
+def _read(observer_ref: weakref.ref[Observer]) -> None:
+    observer = observer_ref()
+    if observer is not None:
+        observer.read_some()
 
 
 class FiguresListener:
