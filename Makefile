@@ -13,7 +13,7 @@ demo: $(READY)  ## a Flask app under gunicorn and a changing load (DATABASE=sqli
 	$(PY) examples/demo.py $(DATABASE)
 
 test: $(READY)  ## all tests, against real MariaDB, PostgreSQL and SQLite
-	-@$(PY) -m tools.system_packages mariadb postgresql
+	-@$(PY) -m tools.system_packages mariadb postgresql prometheus
 	$(PY) -m pytest --ignore tests/stress
 	@# Each in a process of its own: what counts time is not to meet the garbage of all the others.
 	@for file in tests/stress/test_*.py; do echo $$file; $(PY) -m pytest -q $$file || exit 1; done

@@ -24,3 +24,7 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy)
 def main() -> None:
     """Tools for geventpool, the database connection pool for gevent servers."""
+
+
+if __name__ == "__main__":
+    main()
