@@ -16,7 +16,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
-from gevent import get_hub
+from gevent import get_hub, spawn_raw
 from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
@@ -87,11 +87,14 @@ class HubWatch:
         self.last: Block | None = None
         self._thread_id = _get_ident()
         self._is_stopped = False
+        self._untold: list[Block] = []
         self._seen: tuple[Site, tuple[Line, ...]] = (), ()
         self._began: float | None = time.monotonic()
         loop = get_hub().loop
         self._check = loop.check(ref=False, priority=_FIRST)
         self._prepare = loop.prepare(ref=False, priority=_LAST)
+        self._bell = loop.async_(ref=False)
+        self._bell.start(self._tell)
         self._check.start(self._woken)
         self._prepare.start(self._about_to_wait)
         _watches.add(self)
@@ -100,7 +103,7 @@ class HubWatch:
     def stop(self) -> None:
         """Watches no longer."""
         self._is_stopped = True
-        for watcher in (self._check, self._prepare):
+        for watcher in (self._check, self._prepare, self._bell):
             watcher.stop()
             watcher.close()
         _watches.discard(self)
@@ -138,7 +141,12 @@ class HubWatch:
         self.last = Block(seconds, time.time(), site, stack)
         if self.longest is None or seconds > self.longest.seconds:
             self.longest = self.last
-        get_hub().loop.run_callback(_tell, self.last)
+        self._untold.append(self.last)
+        self._bell.send()  # a callback would wait until the loop has something else to do
+
+    def _tell(self) -> None:
+        while self._untold:
+            _tell(self._untold.pop(0))
 
     def _start_thread(self) -> None:
         _start_thread(_look_again, (weakref.ref(self), self.threshold / 4))
@@ -197,8 +205,6 @@ def _lines(frame: Any) -> tuple[Line, ...]:
 
 def _tell(block: Block) -> None:
     """In the hub, where nothing may block: a greenlet writes it."""
-    from gevent import spawn_raw
-
     where = f"{tell_site(block.site)}. The stack:\n{tell_stack(list(block.stack))}"
     spawn_raw(
         log.warning,
