@@ -262,3 +262,42 @@ def test_top_as_json_is_for_scripts(mariadb: Any, tmp_path: Path) -> None:
     [pool] = [pool for pool in said["pools"] if pool["name"] == "scripted"]
     assert (pool["checkouts"], pool["observed"]["queries"]["fingerprints"]) == (1, 1)
     engine.dispose()
+
+
+def test_random_kills_leave_no_hold_behind(engine: Engine) -> None:
+    import random
+
+    rng = random.Random(3)
+    observer = geventpool.observe.attach(
+        engine, idle_in_transaction_after=0.01, slow_query_after=0.01
+    )
+    engine.pool.resize(3)  # type: ignore[attr-defined]
+    sleep = "select pg_sleep(0.02)" if engine.dialect.name == "postgresql" else "select sleep(0.02)"
+
+    def work() -> None:
+        while True:
+            with engine.begin() as connection:
+                connection.execute(text("insert into observed values (1, 'x')"))
+                connection.execute(text(sleep))
+
+    greenlets = [gevent.spawn(work) for _ in range(8)]
+    for _ in range(150):
+        gevent.sleep(rng.uniform(0, 0.02))
+        victim = rng.randrange(len(greenlets))
+        greenlets[victim].kill(block=False)
+        greenlets[victim] = gevent.spawn(work)
+    gevent.killall(greenlets)
+    core = observer.watcher.core
+    with gevent.Timeout(20):
+        while core.ledger.in_use or core.ledger.closing or core.ledger.opening:
+            gevent.sleep(0.05)
+    core.ledger.check()
+    assert observer.holders() == []
+    assert not observer.watcher.holds
+    stats, figures = core.stats(), observer.figures
+    assert sum(figures.acquire.counts) == stats.checkouts
+    # Who was killed while it was served has never had it, and the connection came back all the same.
+    assert sum(figures.hold.counts) >= stats.checkouts
+    assert figures.hold.total == pytest.approx(stats.hold_seconds, rel=0.05)
+    assert figures.query_errors > 0
+    observer.detach()
