@@ -272,6 +272,7 @@ def test_random_kills_leave_no_hold_behind(engine: Engine) -> None:
         engine, idle_in_transaction_after=0.01, slow_query_after=0.01
     )
     engine.pool.resize(3)  # type: ignore[attr-defined]
+    before = observer.watcher.core.stats()
     sleep = "select pg_sleep(0.02)" if engine.dialect.name == "postgresql" else "select sleep(0.02)"
 
     def work() -> None:
@@ -295,9 +296,9 @@ def test_random_kills_leave_no_hold_behind(engine: Engine) -> None:
     assert observer.holders() == []
     assert not observer.watcher.holds
     stats, figures = core.stats(), observer.figures
-    assert sum(figures.acquire.counts) == stats.checkouts
+    assert sum(figures.acquire.counts) == stats.checkouts - before.checkouts
     # Who was killed while it was served has never had it, and the connection came back all the same.
-    assert sum(figures.hold.counts) >= stats.checkouts
-    assert figures.hold.total == pytest.approx(stats.hold_seconds, rel=0.05)
+    assert sum(figures.hold.counts) >= sum(figures.acquire.counts)
+    assert figures.hold.total == pytest.approx(stats.hold_seconds - before.hold_seconds)
     assert figures.query_errors > 0
     observer.detach()
