@@ -13,6 +13,7 @@ import os
 import sys
 import time
 import weakref
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +30,14 @@ _start_thread: Any = get_original("_thread", "start_new_thread")
 _get_ident: Any = get_original("_thread", "get_ident")
 _sleep: Any = get_original("time", "sleep")
 _DEEPEST = 30
+_MOST_SAMPLES = 100
 _FIRST, _LAST = 2, -2  # priorities of libev: our watchers run around gevent's own
 
 _watches: weakref.WeakSet[HubWatch] = weakref.WeakSet()
 _kept: list[HubWatch] = []  # those that nobody else keeps
+
+
+Sample = tuple[Site, tuple[Line, ...]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class Block:
     Attributes:
         seconds: how long.
         at: when it ended, in seconds since 1970.
-        site: the program's line that was at work; empty if it was over before anybody looked.
+        site: the program's line that was at work for most of it; empty if it was over before
+            anybody looked.
         stack: the whole stack, outermost first.
     """
 
@@ -88,7 +94,7 @@ class HubWatch:
         self._thread_id = _get_ident()
         self._is_stopped = False
         self._untold: list[Block] = []
-        self._seen: tuple[Site, tuple[Line, ...]] = (), ()
+        self._samples: list[Sample] = []
         self._began: float | None = time.monotonic()
         loop = get_hub().loop
         self._check = loop.check(ref=False, priority=_FIRST)
@@ -126,6 +132,7 @@ class HubWatch:
         }
 
     def _woken(self) -> None:
+        self._samples = []
         self._began = time.monotonic()
 
     def _about_to_wait(self) -> None:
@@ -135,7 +142,7 @@ class HubWatch:
         seconds = time.monotonic() - began
         if seconds < self.threshold:
             return
-        (site, stack), self._seen = self._seen, ((), ())
+        site, stack = _most_seen(self._samples)
         self.blocks += 1
         self.blocked_seconds += seconds
         self.last = Block(seconds, time.time(), site, stack)
@@ -157,8 +164,8 @@ class HubWatch:
         if began is not None and time.monotonic() - began >= self.threshold / 2:
             frame = sys._current_frames().get(self._thread_id)
             site, stack = site_of(frame), _lines(frame)
-            if self._began is began and (site or not self._seen[1]):
-                self._seen = site, stack
+            if self._began is began and len(self._samples) < _MOST_SAMPLES:
+                self._samples.append((site, stack))
         return not self._is_stopped
 
 
@@ -193,6 +200,17 @@ def _look_again(watch_ref: weakref.ref[HubWatch], pause: float) -> None:
         if watch is None or not watch.look():
             return
         del watch
+
+
+def _most_seen(samples: list[Sample]) -> Sample:
+    """The functions that were at work in most of the samples; the line that they were at last."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    last: dict[tuple[str, ...], Sample] = {}
+    for site, stack in samples:
+        functions = tuple(function for _, _, function in site)
+        counts[functions] += 1
+        last[functions] = site, stack
+    return last[counts.most_common(1)[0][0]] if counts else ((), ())
 
 
 def _lines(frame: Any) -> tuple[Line, ...]:
