@@ -265,8 +265,12 @@ def describe(watcher: FiguresListener, entry: Entry[Any], hold: Hold | None) -> 
         executed_at=[],
         now_at=lines_of_greenlet(owner) if is_alive else [],
     )
-    if hold is None:
-        return holder
+    return holder if hold is None else _with_hold(watcher, holder, entry, hold, now)
+
+
+def _with_hold(
+    watcher: FiguresListener, holder: Holder, entry: Entry[Any], hold: Hold, now: float
+) -> Holder:
     is_active = hold.began is not None
     since = hold.transaction_at
     if since is None and holder.state == IN_TRANSACTION:

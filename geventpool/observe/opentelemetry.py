@@ -19,6 +19,11 @@ from .observer import Observer
 _NAME = "db.client.connection.pool.name"
 _STATE = "db.client.connection.state"
 _PREFIX = "db.client.connection."
+_HISTOGRAMS = (
+    ("open", "create_time", "What opening a connection took"),
+    ("acquire", "wait_time", "From asking for a connection to having it"),
+    ("hold", "use_time", "For how long a connection was lent"),
+)
 
 
 def instrument(*observers: Observer, meter_provider: MeterProvider | None = None) -> None:
@@ -56,11 +61,7 @@ def instrument(*observers: Observer, meter_provider: MeterProvider | None = None
     meter.create_observable_counter(
         f"{_PREFIX}timeouts", figure("timeouts"), "{timeout}", "Callers that got no connection"
     )
-    for field, name, text in (
-        ("open", "create_time", "What opening a connection took"),
-        ("acquire", "wait_time", "From asking for a connection to having it"),
-        ("hold", "use_time", "For how long a connection was lent"),
-    ):
+    for field, name, text in _HISTOGRAMS:
         instrument_of = meter.create_histogram(f"{_PREFIX}{name}", "s", text)
         for observer in kept:
             before = getattr(observer.figures, field)
