@@ -33,8 +33,7 @@ def instrument(*observers: Observer, meter_provider: MeterProvider | None = None
         *observers: of the pools; once for each.
         meter_provider: `None`: the program's.
     """
-    meter = get_meter("geventpool", meter_provider=meter_provider)
-    kept = list(observers)
+    meter, kept = get_meter("geventpool", meter_provider=meter_provider), list(observers)
 
     def count(_options: CallbackOptions) -> Iterable[Observation]:
         for observer in kept:
