@@ -20,6 +20,9 @@ FLASK = ["Flask>=2.3", "Flask-SQLAlchemy>=3.1"]
 GUNICORN = ["gunicorn>=22"]
 PLOTS = ["matplotlib>=3.7"]
 CLI = ["click>=8.1", "rich>=13"]
+PROMETHEUS = ["prometheus-client>=0.19"]
+OPENTELEMETRY = ["opentelemetry-api>=1.24"]
+OBSERVE = ["sqlglot>=20", *CLI, *PROMETHEUS]
 # The other pools, for benchmarks and stress tests.
 PEERS = ["DBUtils>=3", "django-db-geventpool>=4.0.8", "psycopg-pool>=3.3"]
 
@@ -43,6 +46,9 @@ setup(
         "flask": FLASK,
         "gunicorn": GUNICORN,
         "plots": PLOTS,
+        "prometheus": PROMETHEUS,
+        "opentelemetry": OPENTELEMETRY,
+        "observe": OBSERVE,
         "dev": [
             *DRIVERS,
             *PSYCOPG,
@@ -50,6 +56,9 @@ setup(
             *GUNICORN,
             *PLOTS,
             *CLI,
+            *OBSERVE,
+            *OPENTELEMETRY,
+            "opentelemetry-sdk>=1.24",
             *PEERS,
             "hypothesis>=6.100",
             "import-linter>=2",
@@ -61,7 +70,10 @@ setup(
             "scipy>=1.11",
         ],
     },
-    entry_points={"sqlalchemy.plugins": ["geventpool = geventpool.sqlalchemy:GeventPoolPlugin"]},
+    entry_points={
+        "console_scripts": ["geventpool = geventpool.cli:main"],
+        "sqlalchemy.plugins": ["geventpool = geventpool.sqlalchemy:GeventPoolPlugin"],
+    },
     classifiers=[
         "Framework :: Flask",
         "License :: OSI Approved :: MIT License",

@@ -21,7 +21,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, appcontext_pushed, current_app, request_started
+from flask import Flask, Response, appcontext_pushed, current_app, request_started
 from flask.globals import app_ctx
 from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy
     from sqlalchemy.engine import Engine
 
-__all__ = ["GeventPool"]
+__all__ = ["GeventPool", "metrics"]
 
 PREFIX = "GEVENTPOOL_"
 
-# Belongs to geventpool.gunicorn, and comes along when the environment is read into app.config.
-NOT_SETTINGS = frozenset({"GEVENTPOOL_DRAIN_TIMEOUT"})
+# Belong to geventpool.gunicorn and geventpool.observe, and come along when the environment is read
+# into app.config.
+NOT_SETTINGS = frozenset({"GEVENTPOOL_DRAIN_TIMEOUT", "GEVENTPOOL_SNAPSHOTS"})
 
 # SQLAlchemy's pools of a database in memory: it lives in its one connection, so that a pool of
 # several would hand out as many empty databases.
@@ -168,6 +169,19 @@ class GeventPool:
             # Its own repr needs an application, the right one.
             raise ConfigError("db", type(self._db), cure)
         return registered
+
+
+def metrics() -> Response:
+    """A view with the figures of all pools for Prometheus. May switch greenlets.
+
+    ``app.add_url_rule("/metrics", view_func=geventpool.flask.metrics)``
+
+    With several workers each has to publish its figures, `geventpool.observe.publish()`; the worker that
+    is asked answers for all. It asks nobody who he is: let the web server keep strangers away.
+    """
+    from geventpool.observe import prometheus
+
+    return Response(prometheus.exposition(), content_type=prometheus.CONTENT_TYPE_LATEST)
 
 
 def _wrap_engine(engine: Engine, bind_key: str | None, settings: Mapping[str, Any]) -> None:

@@ -333,7 +333,11 @@ class ConnectionPool(Door):
             Exception: what the driver raised when it could not connect.
         """
         entry = self.core.acquire(self.config.timeout if timeout is _UNSAID else timeout)
-        return PooledConnection(self, entry)
+        pooled = PooledConnection(self, entry)  # comes back by itself, whatever the listener does
+        listener: Any = self.core.listener
+        if listener is not None:
+            pooled.connection = listener.handed_out(entry)
+        return pooled
 
     def status(self) -> str:
         """All figures in one line."""

@@ -1,4 +1,4 @@
-"""Installs database servers by apt: `python -m tools.system_packages mariadb postgresql`.
+"""Installs the servers of tests by apt: `python -m tools.system_packages mariadb postgresql`.
 
 Does nothing where they are there already. Needs root on a Debian machine; says what to do elsewhere.
 """
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-PACKAGES = {"mariadb": "mariadb-server", "postgresql": "postgresql"}
+PACKAGES = {"mariadb": "mariadb-server", "postgresql": "postgresql", "prometheus": "prometheus"}
 _APT = ["apt-get", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
 
 
@@ -31,6 +31,7 @@ def is_installed(server: str) -> bool:
     needed = {
         "mariadb": ("mariadbd", "mariadb-install-db"),
         "postgresql": ("initdb", "postgres"),
+        "prometheus": ("prometheus", "promtool"),
     }[server]
     return all(find(program) for program in needed)
 

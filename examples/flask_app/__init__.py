@@ -16,6 +16,7 @@ from sqlalchemy import event
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter, Map
 
+from geventpool.flask import metrics
 from geventpool.sqlalchemy import GeventPool
 
 from . import api, operations, pages
@@ -45,6 +46,7 @@ def create_app(config: dict[str, Any] | None = None) -> Flask:
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(api.blueprint)
     app.register_blueprint(operations.blueprint)
+    app.add_url_rule("/metrics", view_func=metrics)
     app.cli.add_command(seed_command)
     app.register_error_handler(InputError, pages.show_invalid)
     app.register_error_handler(HTTPException, pages.show_http_error)

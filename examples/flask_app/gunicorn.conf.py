@@ -49,6 +49,7 @@ def post_fork(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """The application is loaded, and gevent runs."""
-    from flask_app import recorder
+    from flask_app import observing, recorder
 
     recorder.start()
+    observing.start(worker.wsgi)

@@ -1,4 +1,4 @@
-"""What isn't the order desk's business: health, the pool's figures, and holding a connection."""
+"""What isn't the order desk's business: health, the pool's figures, and how not to do it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import time
 from typing import Any
 
 from flask import Blueprint
-from sqlalchemy import func, select, text
+from sqlalchemy import Connection, func, select, text
+from sqlalchemy.orm import aliased
 
 from . import recorder
-from .models import Order, db
+from .models import Order, OrderItem, db
 
 blueprint = Blueprint("operations", __name__)
 
 # How long the other service takes to answer, in seconds.
 OUTBOUND_SECONDS = 0.25
+# How long the blocking example computes, in seconds.
+BLOCKING_SECONDS = 0.3
+
+_forgotten: list[Connection] = []
 
 
 @blueprint.get("/health")
@@ -47,6 +52,37 @@ def good_hold() -> dict[str, Any]:
     orders = _count_orders()
     db.session.close()
     return {"orders": orders, "payment": _ask_payment_provider()}
+
+
+@blueprint.get("/bad/leak")
+def bad_leak() -> dict[str, int]:
+    """A BAD EXAMPLE: takes a connection and forgets it where something still refers to it."""
+    connection = db.engine.connect()
+    _forgotten.append(connection)
+    return {"forgotten": len(_forgotten)}
+
+
+@blueprint.get("/bad/query")
+def bad_query() -> dict[str, int]:
+    """A BAD EXAMPLE: a query for which no index helps; many items are compared with every other."""
+    first, second = aliased(OrderItem), aliased(OrderItem)
+    pairs = (
+        select(func.count())
+        .select_from(first)
+        .join(second, first.id + second.id > first.quantity)
+        .where(first.id <= 1500)
+    )
+    return {"pairs": db.session.scalar(pairs) or 0}
+
+
+@blueprint.get("/bad/block")
+def bad_block() -> dict[str, float]:
+    """A BAD EXAMPLE: computes without giving way, so that no other request of this worker goes on."""
+    end = time.monotonic() + BLOCKING_SECONDS
+    rounds = 0
+    while time.monotonic() < end:
+        rounds += 1
+    return {"rounds": rounds}
 
 
 def _count_orders() -> int:

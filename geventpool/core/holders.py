@@ -125,7 +125,7 @@ class Holders:
             f"{stacks.format_greenlet(owner)}"
             for pool, entry, owner in ring[:_SHOWN]
         ]
-        self._pool.counters.timeout_reasons["deadlock"] += 1
+        self._pool.line.count_refusal("deadlock")
         more = f"and {len(ring) - _SHOWN} more\n" if len(ring) > _SHOWN else ""
         return PoolDeadlock(
             f"{self._pool!r} can never serve this caller: every greenlet that holds a connection waits "

@@ -119,6 +119,13 @@ class Line:
             self.refuse_first(error)
         self._stop_tick()
 
+    def count_refusal(self, why: str) -> None:
+        """A caller gets an error for want of an entry. Never switches."""
+        pool = self._pool
+        pool.counters.timeout_reasons[why] += 1
+        if pool.listener is not None:
+            pool.listener.refused(why)
+
     def choose_next(self, now: float) -> None:
         """Sees to it that the one to be served next is the first in line. Never switches."""
         waiting = self._pool.ledger.waiting
@@ -141,7 +148,7 @@ class Line:
         """The error for a caller that has waited in vain."""
         pool = self._pool
         why = self._why(now, since, blocked_before)
-        pool.counters.timeout_reasons[why] += 1
+        self.count_refusal(why)
         detail = ""
         if why == "hub blocked":
             detail = f" for {self._blocked_by(now) - blocked_before:.3g} s"
@@ -162,7 +169,7 @@ class Line:
         waiting = ledger.waiting
         to_come = ledger.opening + ledger.max_size - ledger.size  # for so many there is room
         if most is not None and len(waiting) - max(0, to_come) >= most:
-            pool.counters.timeout_reasons["overloaded"] += 1
+            self.count_refusal("overloaded")
             raise PoolOverloaded(
                 f"{len(waiting)} callers are in line before this one at {pool!r}: raise max_waiting or "
                 "max_size, or send the client away",
@@ -196,6 +203,8 @@ class Line:
             if why == "saturated" and entry.opened_at >= waiter.parked_at:
                 why = "connecting"  # for it
         pool.counters.waited(now - waiter.parked_at, why)
+        if pool.listener is not None:
+            pool.listener.waited(now - waiter.parked_at, why)
         if not pool.ledger.waiting:
             self._stop_tick()
         if pool.draining.waiters:
@@ -270,7 +279,7 @@ class Line:
         waiting = pool.ledger.waiting
         while len(waiting) > least and now - waiting[0].parked_at > most:
             waited = now - waiting[0].parked_at
-            pool.counters.timeout_reasons["overloaded"] += 1
+            self.count_refusal("overloaded")
             self.refuse_first(
                 PoolOverloaded(
                     f"gave up after {waited:.3g} s in line at {pool!r}, which has stood for longer than "

@@ -190,6 +190,8 @@ class Opener:
             now = pool.clock.now()
             self._succeeded(now - started)
             entry.resource = resource
+            if pool.listener is not None:
+                pool.listener.opened(entry, now - started)
             pool.add_opened(entry, now)
         finally:
             self._greenlets.discard(gevent.getcurrent())

@@ -27,6 +27,7 @@ from .handlers import Handlers, Limits
 from .holders import Holders, disown
 from .ledger import Ledger
 from .line import Line
+from .listener import Listener
 from .liveness import Liveness
 from .opener import Opener
 from .renewal import Renewal
@@ -73,6 +74,7 @@ class ResourcePool:
         self.mailbox: Any = None  # the hub's, for other threads
         self.limits = limits
         self.min_idle = limits.min_idle
+        self.listener: Listener[R] | None = None
         self._cleaner_is_timed = is_cleaner_timed
         self._begin(policy)
         registry.add(self)
@@ -130,6 +132,8 @@ class ResourcePool:
             owner.rawlink(entry.on_owner_end)
         if self.holders.records_stacks:
             entry.stack = capture(1)
+        if self.listener is not None:
+            self.listener.lent(entry, self.clock.now() - now)
         return entry
 
     def release(self, entry: Entry, is_clean: bool = False) -> None:
@@ -172,6 +176,8 @@ class ResourcePool:
                 owner.unlink(entry.on_owner_end)
         held = now - entry.taken_at
         self.counters.hold_seconds += held
+        if self.listener is not None:
+            self.listener.returned(entry, held)
         if ledger.waiting:
             self.line.patience.held(held)
             self.line.choose_next(now)
@@ -351,8 +357,12 @@ class ResourcePool:
             now = self.clock.now()
             disown(entry)
             self.counters.hold_seconds += now - entry.taken_at
+            if self.listener is not None:
+                self.listener.returned(entry, now - entry.taken_at)
             self.policy.fell(now, self.ledger.in_use)
             self.draining.notify()
+        if self.listener is not None:
+            self.listener.closed(entry, cause)
 
     def _close_retired(self, entry: Entry) -> None:
         """Closes a retired entry's resource and frees its place, whatever happens. May switch.

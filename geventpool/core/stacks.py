@@ -15,7 +15,7 @@ Stack = list[tuple[CodeType, int]]
 _DEEPEST = 40
 SHOWN = 12
 # Frames of these are ours or the driver's, not the program's.
-_MACHINERY = {
+MACHINERY = {
     "MySQLdb",
     "gevent",
     "geventpool",
@@ -58,7 +58,7 @@ def frame_of(greenlet: Any) -> FrameType | None:
         innermost = sys._getframe(1)
     frame = innermost
     while frame is not None:
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _MACHINERY:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in MACHINERY:
             return frame
         frame = frame.f_back
     return innermost

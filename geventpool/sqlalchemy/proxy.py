@@ -93,7 +93,9 @@ class Fairy(_ConnectionFairy):
                 # It was handed from one greenlet to another: who uses it, holds it.
                 self._pool.core.holders.own_again(entry)
         assert self.dbapi_connection is not None
-        return self.dbapi_connection.cursor(*args, **kwargs)
+        cursor = self.dbapi_connection.cursor(*args, **kwargs)
+        listener: Any = self._pool.core.listener
+        return cursor if listener is None else listener.cursor_made(record, cursor)
 
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         pool = self._pool

@@ -1,0 +1,38 @@
+"""What a pool tells those who watch it. Without a listener it pays one look at an attribute."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from .entry import Entry
+
+R = TypeVar("R")
+
+
+class Listener(Protocol[R]):
+    """Told of everything that happens to a pool's entries, in the thread that owns the pool.
+
+    Called in the midst of the pool's own steps, so no method may switch greenlets, take long or raise:
+    what logs or writes does so in a greenlet of its own.
+    """
+
+    def lent(self, entry: Entry[R], seconds: float) -> None:
+        """The calling greenlet has got an entry, `seconds` after it had asked for one."""
+
+    def waited(self, seconds: float, why: str) -> None:
+        """A caller's time in line has ended, in whatever way; `why` as in `PoolStats.wait_reasons`."""
+
+    def refused(self, why: str) -> None:
+        """A caller gets no entry; `why` as in `PoolStats.timeout_reasons`."""
+
+    def returned(self, entry: Entry[R], held: float) -> None:
+        """An entry is nobody's any more, after so many seconds: it goes to the next, or is closed.
+
+        Without a `lent` before, if the caller was killed at the moment in which it was served.
+        """
+
+    def opened(self, entry: Entry[R], seconds: float) -> None:
+        """Opening an entry's resource took so many seconds."""
+
+    def closed(self, entry: Entry[R], cause: str) -> None:
+        """An entry is taken out of circulation; `cause` as in `PoolStats.closed`."""

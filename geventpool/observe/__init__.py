@@ -1,0 +1,77 @@
+"""Seeing what happens: who holds what since when, which queries are slow, why callers wait.
+
+    import geventpool.observe
+
+    observer = geventpool.observe.attach(engine)        # or a ConnectionPool
+    print(geventpool.observe.report())
+
+With nothing attached, a pool pays one look at an attribute. docs/observe.md tells the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+from ..pool import ConnectionPool
+from .files import Publisher, publish, read_snapshots
+from .hub import HubWatch, watch_hub
+from .observer import Observer, Settings
+from .snapshot import snapshot
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+__all__ = [
+    "HubWatch",
+    "Observer",
+    "Publisher",
+    "Settings",
+    "attach",
+    "publish",
+    "read_snapshots",
+    "report",
+    "snapshot",
+    "watch_hub",
+]
+
+
+def attach(target: Engine | ConnectionPool, **settings: Any) -> Observer:
+    """Watches a pool from now on. Never switches greenlets.
+
+    Args:
+        target: an engine on a `GeventPool`, or a `ConnectionPool`.
+        **settings: see `Settings`; `figures_only=True` is the cheapest.
+
+    Returns:
+        What is learnt; `detach()` ends it.
+
+    Raises:
+        ConfigError: a setting cannot be used, the target is no pool of ours, or it is watched already.
+    """
+    known = Settings.__dataclass_fields__
+    for name in settings.keys() - known.keys():
+        raise ConfigError(
+            name, settings[name], f"there is no such setting; give {', '.join(known)}"
+        )
+    chosen = Settings(**settings)
+    if isinstance(target, ConnectionPool):
+        _refuse_second(target.core)
+        return Observer(target.core, chosen, None, logging.getLogger("geventpool.pool"))
+    from . import engine
+
+    _refuse_second(engine.pool_of(target).core)
+    return engine.attach(target, chosen)
+
+
+def report() -> str:
+    """What happens in this process's pools, as text. Never switches greenlets."""
+    from .text import tell
+
+    return tell([snapshot()])
+
+
+def _refuse_second(core: Any) -> None:
+    if core.listener is not None:
+        raise ConfigError("target", core, "it is watched already; detach() that observer first")

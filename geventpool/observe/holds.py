@@ -1,0 +1,313 @@
+"""Who holds which connection, since when, in which transaction, and who does so for too long."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import weakref
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import gevent
+
+from ..core import stacks
+from ..core.entry import IN_USE, Entry
+from ..core.waiter import Timer
+from ..drivers import State, driver_for
+from .sites import Line, Site, lines_of_capture, lines_of_greenlet, tell_site, tell_stack
+
+if TYPE_CHECKING:
+    from .observer import FiguresListener, Settings, Watcher
+
+ACTIVE, IDLE, IN_TRANSACTION = "active", "idle", "idle in transaction"
+"""States of a lent connection, as PostgreSQL calls them."""
+
+_ROUNDING = 1e-3
+
+
+class Hold:
+    """One lent connection. Times are seconds of the pool's clock.
+
+    Attributes:
+        site: who took it.
+        began: when the query under way was sent; `None`: there is none.
+        text: that query.
+        active_at: when anything was last done with it.
+        transaction_at: when the first query of the transaction was sent; `None`: none, as far as seen.
+        queries: how many were sent.
+        busy: seconds spent in queries.
+        is_sampled: stacks are taken.
+        taken: the stack where it was taken, if it is sampled.
+        cursor: where its last cursor was made.
+        executed: where its last query was sent.
+        execute_site: who sent it.
+        warned: what has been warned of.
+    """
+
+    __slots__ = (
+        "active_at",
+        "began",
+        "busy",
+        "cursor",
+        "execute_site",
+        "executed",
+        "is_sampled",
+        "queries",
+        "site",
+        "taken",
+        "text",
+        "transaction_at",
+        "warned",
+    )
+
+    def __init__(self, now: float, site: Site, taken: stacks.Stack | None) -> None:
+        self.site = site
+        self.taken = taken
+        self.is_sampled = taken is not None
+        self.active_at = now
+        self.began: float | None = None
+        self.text = ""
+        self.transaction_at: float | None = None
+        self.queries = 0
+        self.busy = 0.0
+        self.cursor: stacks.Stack | None = None
+        self.executed: stacks.Stack | None = None
+        self.execute_site: Site = ()
+        self.warned: str | None = None
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What is known of a lent connection at one moment. Durations are seconds.
+
+    Attributes:
+        pool: the pool's name.
+        connection: which one: its number, as long as it is open.
+        state: `"active"`: in a query; `"idle in transaction"`; `"idle"`.
+        owner: the greenlet that holds it.
+        held_for: since it was taken.
+        idle_for: since something was last done with it; 0 while it is active.
+        in_transaction_for: since the first query of its transaction; `None`: in none.
+        queries: sent so far; 0 also if queries are not watched.
+        busy: the time that these took.
+        query: the one under way, or the last, as a fingerprint.
+        site: who took it.
+        execute_site: who sent the last query.
+        taken_at: the stack there, outermost first; empty if it was not sampled.
+        cursor_at: the stack where the last cursor was made.
+        executed_at: the stack where the last query was sent.
+        now_at: where its greenlet is now.
+    """
+
+    pool: str
+    connection: int
+    state: str
+    owner: str
+    held_for: float
+    idle_for: float
+    in_transaction_for: float | None
+    queries: int
+    busy: float
+    query: str
+    site: str
+    execute_site: str
+    taken_at: list[Line]
+    cursor_at: list[Line]
+    executed_at: list[Line]
+    now_at: list[Line]
+
+    def to_json(self) -> dict[str, Any]:
+        """As a snapshot has it."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        transaction = (
+            ""
+            if self.in_transaction_for is None
+            else f", in a transaction for {self.in_transaction_for:.3g} s"
+        )
+        return (
+            f"connection {self.connection} of {self.pool}, {self.state}, held for {self.held_for:.3g} s"
+            f"{transaction}, {self.queries} queries, by {self.owner}; taken at {self.site}"
+        )
+
+    def tell(self) -> str:
+        """All of it as text, with the stacks that there are."""
+        parts = [str(self)]
+        if self.query:
+            parts.append(f"last query: {self.query}, sent at {self.execute_site}")
+        for title, lines in (
+            ("taken at", self.taken_at),
+            ("last cursor made at", self.cursor_at),
+            ("last query sent at", self.executed_at),
+            ("now at", self.now_at),
+        ):
+            if lines:
+                parts.append(f"{title}:\n{tell_stack(lines).rstrip()}")
+        return "\n".join(parts)
+
+
+class Thresholds:
+    """Warns once of each connection that is held, or idle in a transaction, for too long.
+
+    One timer, which runs only while something is lent, and rings when the first of them could be due.
+
+    Args:
+        watcher: whose connections.
+        settings: the thresholds.
+
+    Attributes:
+        is_armed: the timer runs.
+    """
+
+    def __init__(self, watcher: Watcher, settings: Settings) -> None:
+        self._watcher = watcher
+        self.held_after = settings.held_after or math.inf
+        self.idle_after = settings.idle_in_transaction_after or math.inf
+        self._kills = settings.kill
+        self._shortest = min(self.held_after, self.idle_after)
+        # Nothing is ever due: as if the timer ran already.
+        self.is_armed = self._shortest == math.inf
+        self._timer: Timer | None = None
+
+    def arm(self) -> None:
+        """Something was lent, and the timer does not run. Never switches."""
+        self._set_timer(self._shortest)
+
+    def stop(self) -> None:
+        """Warns of nothing more."""
+        self.is_armed = True
+        if self._timer is not None:
+            self._timer.stop()
+
+    def returned(self, hold: Hold, held: float) -> None:
+        """One that was warned of has come back. Never switches."""
+        log, core = self._watcher.log, self._watcher.core
+        tell = partial(log.warning, "%r: %s: returned after %.3g s", core)
+        gevent.spawn_raw(tell, hold.warned, held)
+
+    def _set_timer(self, seconds: float) -> None:
+        self.is_armed = True
+        clock = self._watcher.core.clock
+        ring = partial(_ring, weakref.ref(self))  # a timer is to keep no pool alive
+        self._timer = clock.call_later(seconds + _ROUNDING, ring, ref=False)
+
+    def look(self) -> None:
+        """Warns of all that are due, and sets the timer for the next. Never switches."""
+        self._timer = None
+        now = self._watcher.core.clock.now()
+        next_due = math.inf
+        late: list[tuple[Entry[Any], Hold, str]] = []
+        for entry, hold in self._watcher.holds.items():
+            if hold.warned is None:
+                due, what = self._due(entry, hold, now)
+                if due <= now:
+                    late.append((entry, hold, what))
+                else:
+                    next_due = min(next_due, due)
+        for entry, hold, what in late:
+            self._warn(entry, hold, what)
+        if self._watcher.holds:
+            self._set_timer(min(next_due - now, self._shortest))
+        else:
+            self.is_armed = False
+
+    def _due(self, entry: Entry[Any], hold: Hold, now: float) -> tuple[float, str]:
+        held_due = entry.taken_at + self.held_after
+        if held_due <= now:
+            return held_due, "held for too long"
+        if self.idle_after < math.inf and hold.began is None:
+            idle_due = hold.active_at + self.idle_after
+            if idle_due > now:
+                return min(held_due, idle_due), ""
+            if _state(self._watcher.connection(entry), hold) == IN_TRANSACTION:
+                return idle_due, "idle in transaction"
+        return held_due, ""
+
+    def _warn(self, entry: Entry[Any], hold: Hold, what: str) -> None:
+        holder = describe(self._watcher, entry, hold)
+        hold.warned = f"connection {holder.connection}, {what}, taken at {tell_site(hold.site)}"
+        kill = self._kills and hold.began is None and entry.state is IN_USE
+        more = " It is closed now." if kill else ""
+        self._watcher.observer.warn(what, hold.site, ": %s%s", holder.tell(), more)
+        if kill:
+            self._watcher.core.discard(entry, "killed")
+
+
+def _ring(thresholds_ref: weakref.ref[Thresholds]) -> None:
+    thresholds = thresholds_ref()
+    if thresholds is not None:
+        thresholds.look()
+
+
+def describe(watcher: FiguresListener, entry: Entry[Any], hold: Hold | None) -> Holder:
+    """A lent connection as it is now. Never switches."""
+    now = watcher.core.clock.now()
+    owner = entry.owner
+    is_alive = owner is not None and not owner.dead
+    connection = watcher.connection(entry)
+    holder = Holder(
+        pool=watcher.name,
+        connection=watcher.number(entry),
+        state=_state(connection, hold),
+        owner=stacks.name_of(owner) if is_alive else "a greenlet that is gone, or another thread",
+        held_for=now - entry.taken_at,
+        idle_for=0.0,
+        in_transaction_for=None,
+        queries=0,
+        busy=0.0,
+        query="",
+        site="",
+        execute_site="",
+        taken_at=[],
+        cursor_at=[],
+        executed_at=[],
+        now_at=lines_of_greenlet(owner) if is_alive else [],
+    )
+    return holder if hold is None else _with_hold(watcher, holder, entry, hold, now)
+
+
+def _with_hold(
+    watcher: FiguresListener, holder: Holder, entry: Entry[Any], hold: Hold, now: float
+) -> Holder:
+    is_active = hold.began is not None
+    since = hold.transaction_at
+    if since is None and holder.state == IN_TRANSACTION:
+        since = entry.taken_at  # it was begun where we could not see it
+    if holder.state == IDLE:
+        since = None
+    return replace(
+        holder,
+        idle_for=0.0 if is_active else now - hold.active_at,
+        in_transaction_for=None if since is None else now - since,
+        queries=hold.queries,
+        busy=hold.busy + (now - hold.began if hold.began is not None else 0.0),
+        query=watcher.show(hold.text),
+        site=tell_site(hold.site),
+        execute_site=tell_site(hold.execute_site) if hold.execute_site else "",
+        taken_at=lines_of_capture(hold.taken),
+        cursor_at=lines_of_capture(hold.cursor),
+        executed_at=lines_of_capture(hold.executed),
+    )
+
+
+def is_in_transaction(connection: Any) -> bool:
+    """Does the server have a transaction open, as far as the driver says? No I/O. Never switches."""
+    try:
+        return connection is not None and driver_for(connection).state(connection) is (
+            State.IN_TRANSACTION
+        )
+    except Exception:  # a driver's surprise must not become the program's
+        return False
+
+
+def _state(connection: Any, hold: Hold | None) -> str:
+    if hold is not None and hold.began is not None:
+        return ACTIVE
+    return IN_TRANSACTION if is_in_transaction(connection) else IDLE
+
+
+def longest_held(holders: list[Holder], limit: int) -> list[Holder]:
+    """Those that are held for longest, first."""
+    return heapq.nlargest(limit, holders, key=lambda holder: holder.held_for)

@@ -1,0 +1,192 @@
+"""All that is known of this process's pools, as plain data: what reports, files and figures are made from.
+
+Never contains values that were bound, literals of queries, lines of code, or anything of a URL.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..core.pool import ResourcePool
+from ..core.registry import pools
+from .hub import hub_snapshot
+from .observer import FiguresListener
+
+VERSION = 1
+
+GAUGES = ("size", "idle", "in_use", "opening", "closing", "waiting", "level", "mean_in_use")
+"""What is added up over the pools of one name, of all processes that live."""
+
+COUNTERS = (
+    "checkouts",
+    "hold_seconds",
+    "waits",
+    "wait_seconds",
+    "timeouts",
+    "opened",
+    "open_errors",
+    "cancelled",
+    "cancel_failures",
+    "owners_ended",
+    "pings",
+    "resets",
+)
+"""What is added up over the pools of one name, of processes that have ended, too."""
+
+BY_NAME = ("closed", "wait_reasons", "timeout_reasons")
+"""Counters by name."""
+
+
+def snapshot() -> dict[str, Any]:
+    """The process as it is now. Never switches greenlets."""
+    return {
+        "version": VERSION,
+        "pid": os.getpid(),
+        "program": os.path.basename(sys.argv[0]) if sys.argv else "",
+        "began": began(os.getpid()),
+        "time": time.time(),
+        "pools": [pool_snapshot(pool) for pool in sorted(pools(), key=lambda pool: pool.name)],
+        "hub": hub_snapshot(),
+    }
+
+
+def pool_snapshot(pool: ResourcePool[Any]) -> dict[str, Any]:
+    """One pool: its `PoolStats`, and what its observer knows, if it has one."""
+    stats = asdict(pool.stats())
+    if stats["max_size"] == math.inf:
+        stats["max_size"] = None  # JSON knows no infinity
+    listener = pool.listener
+    observed = listener.observer.to_json() if isinstance(listener, FiguresListener) else None
+    return {**stats, "observed": observed}
+
+
+def began(pid: int) -> str:
+    """What tells a process from a later one of the same number; empty: it is not there any more."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        pass
+    else:
+        return "" if fields[0] in "ZX" else fields[19]  # start time in clock ticks
+    if sys.platform == "linux":
+        return ""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "unknown"
+
+
+@dataclass
+class Total:
+    """The figures of any number of processes.
+
+    Attributes:
+        processes: how many of them run.
+        pools: the sums by the pools' names.
+        hub: the sums of the hubs; `None`: none is watched.
+    """
+
+    processes: int = 0
+    pools: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hub: dict[str, Any] | None = None
+
+
+def add_up(living: Iterable[Mapping[str, Any]], ended: Iterable[Mapping[str, Any]] = ()) -> Total:
+    """Adds up snapshots.
+
+    Args:
+        living: snapshots of processes that run; of these everything counts.
+        ended: of such as have ended; of these only what ever rises.
+    """
+    total = Total()
+    for snapshots, is_alive in ((living, True), (ended, False)):
+        for one in snapshots:
+            total.processes += is_alive
+            for pool in one["pools"]:
+                name = pool["name"]
+                if name not in total.pools:
+                    total.pools[name] = _nothing(name)
+                _add(total.pools[name], pool, is_alive)
+            if one["hub"] is not None:
+                total.hub = _add_hub(total.hub, one["hub"])
+    return total
+
+
+def _add_hub(total: dict[str, Any] | None, hub: Mapping[str, Any]) -> dict[str, Any]:
+    if total is None:
+        return dict(hub)
+    longest = [one["longest"] for one in (total, hub) if one["longest"] is not None]
+    return {
+        **total,
+        "blocks": total["blocks"] + hub["blocks"],
+        "blocked_seconds": total["blocked_seconds"] + hub["blocked_seconds"],
+        "longest": max(longest, key=lambda block: float(block["seconds"]), default=None),
+    }
+
+
+def _nothing(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "max_size": 0,
+        "min_idle": 0,
+        "checkouts_per_second": 0.0,
+        **dict.fromkeys(GAUGES, 0),
+        **dict.fromkeys(COUNTERS, 0),
+        **{name: {} for name in BY_NAME},
+        "wait_counts": [],
+        "idle_in_transaction": 0,
+        "warnings": {},
+        "histograms": {},
+    }
+
+
+def _add(total: dict[str, Any], pool: Mapping[str, Any], is_alive: bool) -> None:
+    if is_alive:
+        for name in (*GAUGES, "min_idle", "checkouts_per_second"):
+            total[name] += pool[name]
+        size = pool["max_size"]
+        total["max_size"] = (
+            None if size is None or total["max_size"] is None else total["max_size"] + size
+        )
+    for name in COUNTERS:
+        total[name] += pool[name]
+    for name in BY_NAME:
+        _add_by_name(total[name], pool[name])
+    total["wait_counts"] = _add_lists(total["wait_counts"], pool["wait_counts"])
+    observed = pool["observed"]
+    if observed is None:
+        return
+    _add_by_name(total["warnings"], observed["warnings"])
+    if is_alive:
+        total["idle_in_transaction"] += sum(
+            holder["state"] == "idle in transaction" for holder in observed["holders"]
+        )
+    for name, value in observed["histograms"].items():
+        if isinstance(value, Mapping):
+            before = total["histograms"].setdefault(name, {"counts": [], "total": 0.0})
+            before["counts"] = _add_lists(before["counts"], value["counts"])
+            before["total"] += value["total"]
+        else:
+            total["histograms"][name] = total["histograms"].get(name, 0) + value
+
+
+def _add_by_name(total: dict[str, float], more: Mapping[str, float]) -> None:
+    for name, value in more.items():
+        total[name] = total.get(name, 0) + value
+
+
+def _add_lists(left: list[int], right: Iterable[int]) -> list[int]:
+    right = list(right)
+    if not left:
+        return right
+    return [one + other for one, other in zip(left, right, strict=True)]

@@ -1,0 +1,304 @@
+"""Observers on real servers: they agree with what the server says of itself, and tell no secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.pool import NullPool
+
+import geventpool.observe
+from geventpool import ConnectionPool, PoolTimeout
+from geventpool.cli import main
+from geventpool.observe.holds import ACTIVE, IDLE, IN_TRANSACTION
+from geventpool.observe.prometheus import exposition
+from geventpool.sqlalchemy import GeventPool
+
+SECRET = "hunter2-planted"
+
+
+@pytest.fixture(params=["mariadb-pymysql", "postgresql-psycopg", "postgresql-pg8000"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """An engine on each server, with a table."""
+    server, _, driver = request.param.partition("-")
+    url = request.getfixturevalue(server).url(driver)
+    engine = create_engine(url, poolclass=GeventPool)
+    with engine.begin() as connection:
+        connection.execute(text("drop table if exists observed"))
+        connection.execute(text("create table observed (a int, b varchar(99))"))
+    yield engine
+    with engine.begin() as connection:
+        connection.execute(text("drop table observed"))
+    engine.dispose()
+
+
+class Server:
+    """What the server says of its sessions, asked on a connection of its own."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = create_engine(engine.url, poolclass=NullPool)
+
+    def state(self, number: int) -> str:
+        with self._engine.connect() as connection:
+            if self._engine.dialect.name == "postgresql":
+                ask = text("select state from pg_stat_activity where pid = :number")
+                return str(connection.scalar(ask, {"number": number}))
+            gevent.sleep(0.15)  # for so long InnoDB says of its transactions what it said before
+            ask = text("select command from information_schema.processlist where id = :number")
+            if connection.scalar(ask, {"number": number}) == "Query":
+                return ACTIVE
+            ask = text(
+                "select count(*) from information_schema.innodb_trx where trx_mysql_thread_id = :number"
+            )
+            return IN_TRANSACTION if connection.scalar(ask, {"number": number}) else IDLE
+
+
+def test_what_is_told_of_a_connection_is_what_the_server_says(engine: Engine) -> None:
+    observer = geventpool.observe.attach(engine)
+    server = Server(engine)
+
+    def agree() -> str:
+        [holder] = observer.holders()
+        assert server.state(holder.connection) == holder.state
+        return holder.state
+
+    is_postgresql = engine.dialect.name == "postgresql"
+    sleep = "select pg_sleep(1)" if is_postgresql else "select sleep(1)"
+    insert = text("insert into observed values (1, 'x')")
+    with engine.connect() as connection:
+        if engine.dialect.driver != "pg8000":  # it has not sent its first BEGIN yet
+            assert agree() == IDLE
+        connection.execute(insert)
+        assert agree() == IN_TRANSACTION
+        connection.commit()
+        assert agree() == IDLE
+        connection.execute(insert)
+        connection.execute(text("select count(*) from observed"))
+        assert agree() == IN_TRANSACTION
+        connection.rollback()
+        assert agree() == IDLE
+        query = gevent.spawn(connection.execute, text(sleep))
+        gevent.sleep(0.3)
+        assert agree() == ACTIVE
+        query.join()
+    assert observer.holders() == []
+    observer.detach()
+
+
+def test_the_raw_pool_agrees_with_the_server_too(mariadb: Any) -> None:
+    import pymysql
+
+    url = create_engine(mariadb.url("pymysql")).url
+    pool = ConnectionPool(
+        lambda: pymysql.connect(
+            host=url.host,
+            port=url.port,
+            user=url.username,
+            password=url.password,
+            database=url.database,
+        )
+    )
+    observer = geventpool.observe.attach(pool)
+    server = Server(create_engine(mariadb.url("pymysql")))
+    with pool.connection() as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("create table if not exists observed_raw (a int)")
+            cursor.execute("insert into observed_raw values (%s)", (1,))
+        [holder] = observer.holders()
+        assert holder.state == IN_TRANSACTION == server.state(holder.connection)
+        connection.rollback()
+        [holder] = observer.holders()
+        assert holder.state == IDLE == server.state(holder.connection)
+        with connection.cursor() as cursor:
+            cursor.execute("drop table observed_raw")
+    pool.close()
+
+
+def test_a_kill_ends_the_servers_transaction_too(mariadb: Any, caplog: Any) -> None:
+    engine = create_engine(mariadb.url("pymysql"), poolclass=GeventPool)
+    observer = geventpool.observe.attach(engine, idle_in_transaction_after=0.2, kill=True)
+    with engine.connect() as connection:
+        connection.execute(text("create table if not exists killed (a int)"))
+        connection.execute(text("insert into killed values (1)"))
+        [holder] = observer.holders()
+        gevent.sleep(0.6)
+        assert Server(engine).state(holder.connection) == IDLE  # it is not there any more
+        with pytest.raises(Exception, match=r"closed|Lost|\(0, ''\)"):
+            connection.execute(text("select 1"))
+    stats = engine.pool.stats()  # type: ignore[attr-defined]
+    assert (stats.closed, stats.in_use) == ({"killed": 1}, 0)
+    assert "It is closed now" in caplog.text
+    with engine.begin() as connection:
+        assert connection.scalar(text("select count(*) from killed")) == 0
+        connection.execute(text("drop table killed"))
+    engine.dispose()
+
+
+def test_statements_of_the_orm_and_of_streams_are_seen(engine: Engine) -> None:
+    observer = geventpool.observe.attach(engine)
+    with engine.connect() as connection:
+        rows = [{"a": number, "b": "x"} for number in range(50)]
+        connection.execute(text("insert into observed values (:a, :b)"), rows)
+        streaming = connection.execution_options(stream_results=True)
+        found = streaming.execute(text("select a from observed where b = :b"), {"b": "x"})
+        assert len(found.fetchall()) == 50
+    told = {query.text.partition(" ")[0]: query.calls for query in observer.queries.report()}  # type: ignore[union-attr]
+    assert told == {"insert": 1, "select": 1}
+    observer.detach()
+
+
+def test_a_planted_secret_appears_nowhere(mariadb: Any, tmp_path: Path, caplog: Any) -> None:
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("sqlalchemy").setLevel(logging.INFO)
+    root = create_engine(mariadb.url("pymysql"))
+    with root.begin() as connection:
+        connection.exec_driver_sql(f"create or replace user planted identified by '{SECRET}'")
+        connection.exec_driver_sql("grant all on *.* to planted")
+    url = root.url.set(username="planted", password=SECRET)
+    engine = create_engine(
+        url, poolclass=GeventPool, max_size=1, pool_timeout=0.5, hide_parameters=True
+    )
+    observer = geventpool.observe.attach(
+        engine, idle_in_transaction_after=0.1, held_after=0.1, slow_query_after=0.05
+    )
+    publisher = geventpool.observe.publish(tmp_path / "snapshots", interval=0.1)
+    told: list[str] = []
+    with engine.connect() as connection:
+        connection.execute(text("create temporary table s (a int, b varchar(99))"))
+        connection.execute(text("insert into s values (1, :b)"), {"b": SECRET})
+        connection.execute(text(f"select sleep(0.1) from s where b = '{SECRET}'"))
+        connection.exec_driver_sql(f"select /* {SECRET} */ 1 -- {SECRET}\n")
+        with pytest.raises(Exception, match="syntax") as caught:
+            connection.execute(text("selekt :b"), {"b": SECRET})
+        told.append(str(caught.value))
+        gevent.sleep(0.4)
+        with pytest.raises(PoolTimeout) as late:
+            engine.connect()
+        told += [str(late.value), repr(engine.pool), engine.pool.status()]
+        told += [holder.tell() for holder in observer.holders()]
+        told += [repr(holder) for holder in observer.holders()]
+        publisher.write()
+        for more in ([], ["--json"]):
+            command = ["top", "--once", *more, "--directory", str(publisher.directory)]
+            told.append(CliRunner().invoke(main, command).output)
+        told += [geventpool.observe.report(), exposition().decode(), repr(observer)]
+        told += [file.read_text() for file in publisher.directory.iterdir()]
+    told += [
+        record.getMessage() for record in caplog.records if record.name.startswith("geventpool")
+    ]
+    publisher.stop()
+    engine.dispose()
+    everything = "\n".join(told)
+    assert "idle in transaction" in everything
+    assert "select sleep(?) from s where b = ?" in everything
+    # What MariaDB itself quotes of a query in its error is the server's own.
+    assert SECRET not in everything.replace(told[0], "")
+    with root.begin() as connection:
+        connection.exec_driver_sql("drop user planted")
+    root.dispose()
+
+
+def test_an_observer_in_a_forked_child_begins_anew(mariadb: Any, tmp_path: Path) -> None:
+    import subprocess
+
+    code = f"""
+from gevent import monkey; monkey.patch_all()
+import gevent, json, os, sys
+from sqlalchemy import create_engine, text
+from geventpool.sqlalchemy import GeventPool
+import geventpool.observe as observe
+
+engine = create_engine({mariadb.url("pymysql")!r}, poolclass=GeventPool)
+observer = observe.attach(engine)
+watch = observe.watch_hub(0.05)
+publisher = observe.publish({str(tmp_path / "fork")!r}, interval=0.05)
+held = engine.connect()
+held.execute(text("select 1"))
+child = os.fork()
+if not child:
+    assert observer.holders() == [], observer.holders()
+    with engine.connect() as connection:
+        connection.execute(text("select 1"))
+        assert len(observer.holders()) == 1
+    from gevent.monkey import get_original
+    get_original("time", "sleep")(0.2)
+    gevent.sleep(0.2)
+    assert watch.blocks >= 1
+    pids = sorted(said["pid"] for said in observe.read_snapshots(publisher.directory))
+    assert pids == sorted([os.getpid(), os.getppid()]), pids
+    print("child is well", flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+gevent.sleep(0.1)
+assert len(observer.holders()) == 1
+held.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "child is well" in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_top_as_json_is_for_scripts(mariadb: Any, tmp_path: Path) -> None:
+    engine = create_engine(
+        mariadb.url("pymysql"), poolclass=GeventPool, pool_logging_name="scripted"
+    )
+    geventpool.observe.attach(engine)
+    with engine.connect() as connection:
+        connection.execute(text("select 1"))
+    publisher = geventpool.observe.publish(tmp_path / "snapshots")
+    command = ["top", "--once", "--json", "--directory", str(publisher.directory)]
+    [said] = json.loads(CliRunner().invoke(main, command).output)
+    publisher.stop()
+    [pool] = [pool for pool in said["pools"] if pool["name"] == "scripted"]
+    assert (pool["checkouts"], pool["observed"]["queries"]["fingerprints"]) == (1, 1)
+    engine.dispose()
+
+
+def test_random_kills_leave_no_hold_behind(engine: Engine) -> None:
+    import random
+
+    rng = random.Random(3)
+    observer = geventpool.observe.attach(
+        engine, idle_in_transaction_after=0.01, slow_query_after=0.01
+    )
+    engine.pool.resize(3)  # type: ignore[attr-defined]
+    before = observer.watcher.core.stats()
+    sleep = "select pg_sleep(0.02)" if engine.dialect.name == "postgresql" else "select sleep(0.02)"
+
+    def work() -> None:
+        while True:
+            with engine.begin() as connection:
+                connection.execute(text("insert into observed values (1, 'x')"))
+                connection.execute(text(sleep))
+
+    greenlets = [gevent.spawn(work) for _ in range(8)]
+    for _ in range(150):
+        gevent.sleep(rng.uniform(0, 0.02))
+        victim = rng.randrange(len(greenlets))
+        greenlets[victim].kill(block=False)
+        greenlets[victim] = gevent.spawn(work)
+    gevent.killall(greenlets)
+    core = observer.watcher.core
+    with gevent.Timeout(20):
+        while core.ledger.in_use or core.ledger.closing or core.ledger.opening:
+            gevent.sleep(0.05)
+    core.ledger.check()
+    assert observer.holders() == []
+    assert not observer.watcher.holds
+    stats, figures = core.stats(), observer.figures
+    assert sum(figures.acquire.counts) == stats.checkouts - before.checkouts
+    # Who was killed while it was served has never had it, and the connection came back all the same.
+    assert sum(figures.hold.counts) >= sum(figures.acquire.counts)
+    assert figures.hold.total == pytest.approx(stats.hold_seconds - before.hold_seconds)
+    assert figures.query_errors > 0
+    observer.detach()

@@ -1,0 +1,96 @@
+"""Blocked hubs are found, with the line that blocked them; and pools that other threads use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import pytest
+from gevent import get_hub
+from gevent.monkey import get_original
+from sqlalchemy import create_engine, text
+
+import geventpool.observe
+from geventpool import ConfigError
+from geventpool.observe.hub import HubWatch
+from geventpool.sqlalchemy import GeventPool
+
+block = get_original("time", "sleep")
+
+
+@pytest.fixture
+def watch() -> Iterator[HubWatch]:
+    watch = geventpool.observe.watch_hub(blocked_after=0.1)
+    gevent.sleep(0.01)
+    yield watch
+    watch.stop()
+
+
+def compute(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+@pytest.mark.parametrize("culprit", [block, compute], ids=["blocks", "computes"])
+def test_who_keeps_the_hub_is_named(watch, caplog, culprit) -> None:
+    def view() -> None:
+        culprit(0.5)
+
+    gevent.spawn(view)
+    gevent.sleep(1.0)  # with nothing else for the loop to do
+    assert watch.blocks >= 1
+    longest = watch.longest
+    assert longest.seconds >= 0.5
+    assert watch.blocked_seconds >= 0.5
+    assert any(line[2] == "view" for line in longest.site)
+    assert "the hub did not run for" in caplog.text
+    assert "in view" in caplog.text
+
+
+def test_waiting_is_not_blocking(watch) -> None:
+    before = watch.blocks
+    for _ in range(3):
+        gevent.sleep(0.3)  # a turn of the loop that waits takes no time of it
+    assert watch.longest is None or watch.longest.seconds < 0.3
+    assert watch.blocks - before <= 1  # a busy machine may have paused us
+
+
+def test_a_second_watch_takes_the_place_of_the_first(watch) -> None:
+    second = geventpool.observe.watch_hub(blocked_after=0.05)
+    assert second.to_json()["threshold"] == 0.05
+    assert geventpool.observe.snapshot()["hub"]["threshold"] == 0.05
+    second.stop()
+    assert geventpool.observe.snapshot()["hub"] is None
+
+
+@pytest.mark.parametrize("value", [0, -1, "1", None])
+def test_a_wrong_threshold_is_refused(value) -> None:
+    with pytest.raises(ConfigError, match="blocked_after"):
+        geventpool.observe.watch_hub(value)
+
+
+def test_native_threads_that_use_a_pool_are_observed_with_their_call_sites(tmp_path) -> None:
+    engine: Any = create_engine(
+        f"sqlite:///{tmp_path / 'observed.sqlite3'}",
+        poolclass=GeventPool,
+        connect_args={"check_same_thread": False},
+    )
+    with engine.connect():
+        pass  # this thread's hub owns the pool
+    observer = geventpool.observe.attach(engine)
+
+    def in_a_thread() -> list[Any]:
+        with engine.connect() as connection:
+            connection.execute(text("select 1"))
+            return observer.holders()
+
+    [holder] = get_hub().threadpool.apply(in_a_thread)
+    assert "in in_a_thread" in holder.site
+    gevent.sleep(0.1)
+    [query] = observer.queries.report()
+    assert (query.text, query.calls) == ("select ?", 1)
+    assert observer.holders() == []
+    engine.dispose()
