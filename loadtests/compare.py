@@ -1,0 +1,168 @@
+"""The same load for each pool, in turn, and again in the opposite order."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sqlalchemy import make_url
+
+from tools import system_packages
+from tools.servers import MariaDB, PostgreSQL
+
+from .faults import FAULTS, Place
+from .pools import Variant
+from .server_view import ServerView
+from .turn import HERE, Happen, LoadTestError, Plan, Turn, take
+from .work import MEAN_HOLD, drop_table
+
+SERVERS = {"mysql": (MariaDB, "pymysql"), "postgresql": (PostgreSQL, "psycopg")}
+MAX_CONNECTIONS = 400
+SETTLE_SECONDS = 10.0
+OVERLOADED = 20
+"""Connections whose capacity the shape `overload` goes beyond: the cap of a geventpool."""
+
+POOL = "LOADTEST_POOL"
+
+# What people look at in the order desk, and how often; `{}` is a number.
+DESK_PATHS = (
+    "20:/orders?page={}",
+    "25:/orders/{}",
+    "12:/customers/{}",
+    "10:/api/orders?status=paid",
+    "12:/bad/hold",
+    "2:/reports/bought-together",
+)
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the load goes.
+
+    Attributes:
+        url: SQLAlchemy's.
+        server: to be restarted; `None` if it is not ours.
+    """
+
+    url: str
+    server: Any = None
+
+
+def capacity(rate: float) -> int:
+    """How many users, at so many requests a second each, twenty connections can serve."""
+    return round(OVERLOADED / MEAN_HOLD / rate)
+
+
+@contextmanager
+def database(kind: str, url: str | None) -> Iterator[Database]:
+    """The user's database, or a private server of our own until the end of the block.
+
+    Raises:
+        LoadTestError: a server cannot be had.
+    """
+    if url is not None:
+        yield Database(url)
+        return
+    server_class, driver = SERVERS[kind]
+    problem = system_packages.install([server_class.name])
+    if problem:
+        raise LoadTestError(f"{problem}\nOr name a database with --url.")
+    with server_class(max_connections=MAX_CONNECTIONS) as server:
+        yield Database(server.url(driver), server)
+
+
+def run(
+    place: Database,
+    variants: Sequence[Variant],
+    plan: Plan,
+    rounds: int,
+    web_workers: int | None,
+    tell: Callable[[str], None],
+) -> list[Turn]:
+    """All turns.
+
+    Args:
+        place: the database.
+        variants: the pools.
+        plan: the load.
+        rounds: turns of each pool.
+        web_workers: drive the order desk under gunicorn with so many; `None`: an engine in locust.
+        tell: is told how it goes, line by line.
+
+    Raises:
+        LoadTestError: something that is needed cannot be had, or has ended.
+    """
+    turns = []
+    order = list(variants)
+    with _link(place, plan) as (url, happen):
+        for number in range(1, rounds + 1):
+            for variant in order:
+                tell(f"round {number} of {rounds}: {variant.title} …")
+                if web_workers is None:
+                    arguments = ["--url", url, "--pool", variant.to_text()]
+                    turn = take(variant.title, number, plan, arguments, place.url, happen)
+                else:
+                    with _desk(url, web_workers, variant) as arguments:
+                        turn = take(variant.title, number, plan, arguments, place.url, happen)
+                turns.append(turn)
+                _settle(place.url)
+            order.reverse()
+    drop_table(place.url)
+    # As they were named, whatever the order of the rounds.
+    titles = [variant.title for variant in variants]
+    return sorted(turns, key=lambda turn: (turn.round, titles.index(turn.title)))
+
+
+@contextmanager
+def _link(place: Database, plan: Plan) -> Iterator[tuple[str, Happen | None]]:
+    """The URL for the pools, and the fault."""
+    if plan.fault is None:
+        yield place.url, None
+        return
+    fault = FAULTS[plan.fault]
+    if fault.needs_server and place.server is None:
+        raise LoadTestError(f"--fault {fault.name} wants a server of its own: leave out --url")
+    with ExitStack() as stack:
+        url, link = place.url, None
+        if fault.needs_link:
+            # Only here: it needs gevent's sockets in this process.
+            from tests.integration.proxy import Proxy
+
+            there = make_url(place.url)
+            default = 3306 if there.get_backend_name() != "postgresql" else 5432
+            link = stack.enter_context(Proxy(there.host or "127.0.0.1", there.port or default))
+            url = link.url(place.url)
+        where = Place(place.url, place.server, link, plan.fault_seconds)
+        yield url, lambda: fault.happen(where)
+
+
+@contextmanager
+def _desk(url: str, workers: int, variant: Variant) -> Iterator[list[str]]:
+    """The order desk under gunicorn; what locust has to be told of it."""
+    # Only here: who tests an engine needs no Flask.
+    from examples.demo_support.server import DemoError, gunicorn
+
+    with TemporaryDirectory(prefix="geventpool-load-") as folder:
+        os.environ[POOL] = variant.to_text()
+        log = Path(folder, "log")
+        try:
+            with gunicorn(url, workers, Path(folder), log, HERE / "gunicorn.conf.py") as server:
+                told = ["--host", server.url]
+                yield [*told, *(part for path in DESK_PATHS for part in ("--path", path))]
+        except DemoError as error:
+            raise LoadTestError(f"{error}\n{log.read_text()[-3000:]}") from error
+
+
+def _settle(url: str) -> None:
+    """Wait until the last pool's connections are gone, so that the next turn begins with none."""
+    view = ServerView(url)
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while view.connections() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    view.close()
