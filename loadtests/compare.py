@@ -17,6 +17,7 @@ from tools import system_packages
 from tools.servers import MariaDB, PostgreSQL
 
 from .faults import FAULTS, Place
+from .paths import DESK_PATHS
 from .pools import Variant
 from .server_view import ServerView
 from .turn import HERE, Happen, LoadTestError, Plan, Turn, take
@@ -29,16 +30,6 @@ OVERLOADED = 20
 """Connections whose capacity the shape `overload` goes beyond: the cap of a geventpool."""
 
 POOL = "LOADTEST_POOL"
-
-# What people look at in the order desk, and how often; `{}` is a number.
-DESK_PATHS = (
-    "20:/orders?page={}",
-    "25:/orders/{}",
-    "12:/customers/{}",
-    "10:/api/orders?status=paid",
-    "12:/bad/hold",
-    "2:/reports/bought-together",
-)
 
 
 @dataclass(frozen=True)
@@ -60,8 +51,13 @@ def capacity(rate: float) -> int:
 
 
 @contextmanager
-def database(kind: str, url: str | None) -> Iterator[Database]:
+def database(kind: str, url: str | None, has_tls: bool = True) -> Iterator[Database]:
     """The user's database, or a private server of our own until the end of the block.
+
+    Args:
+        kind: of the server.
+        url: of the user's.
+        has_tls: let PyMySQL prepare for TLS, which is its default and costs it 20 ms a connect.
 
     Raises:
         LoadTestError: a server cannot be had.
@@ -74,7 +70,10 @@ def database(kind: str, url: str | None) -> Iterator[Database]:
     if problem:
         raise LoadTestError(f"{problem}\nOr name a database with --url.")
     with server_class(max_connections=MAX_CONNECTIONS) as server:
-        yield Database(server.url(driver), server)
+        ours = make_url(server.url(driver))
+        if not has_tls and kind == "mysql":
+            ours = ours.update_query_dict({"ssl_disabled": "true"})
+        yield Database(ours.render_as_string(hide_password=False), server)
 
 
 def run(
@@ -104,12 +103,8 @@ def run(
         for number in range(1, rounds + 1):
             for variant in order:
                 tell(f"round {number} of {rounds}: {variant.title} …")
-                if web_workers is None:
-                    arguments = ["--url", url, "--pool", variant.to_text()]
+                with _subject(url, web_workers, variant) as arguments:
                     turn = take(variant.title, number, plan, arguments, place.url, happen)
-                else:
-                    with _desk(url, web_workers, variant) as arguments:
-                        turn = take(variant.title, number, plan, arguments, place.url, happen)
                 turns.append(turn)
                 _settle(place.url)
             order.reverse()
@@ -117,6 +112,17 @@ def run(
     # As they were named, whatever the order of the rounds.
     titles = [variant.title for variant in variants]
     return sorted(turns, key=lambda turn: (turn.round, titles.index(turn.title)))
+
+
+@contextmanager
+def _subject(url: str, web_workers: int | None, variant: Variant) -> Iterator[list[str]]:
+    """What locust is told of where the load goes."""
+    if web_workers is None:
+        yield ["--url", url, "--pool", variant.to_text()]
+        return
+    with TemporaryDirectory(prefix="geventpool-load-") as folder:
+        with desk(url, web_workers, variant, Path(folder)) as server:
+            yield desk_arguments(server.url)
 
 
 @contextmanager
@@ -143,26 +149,38 @@ def _link(place: Database, plan: Plan) -> Iterator[tuple[str, Happen | None]]:
 
 
 @contextmanager
-def _desk(url: str, workers: int, variant: Variant) -> Iterator[list[str]]:
-    """The order desk under gunicorn; what locust has to be told of it."""
+def desk(url: str, workers: int, variant: Variant, folder: Path) -> Iterator[Any]:
+    """The order desk under gunicorn, until the end of the block: its `url` and its `process`.
+
+    Args:
+        url: of the database.
+        workers: gunicorn's.
+        variant: the pool.
+        folder: for gunicorn's log, and for what each worker's pools do, if they are of ours.
+
+    Raises:
+        LoadTestError: it does not start, or does not end well.
+    """
     # Only here: who tests an engine needs no Flask.
     from examples.demo_support.server import DemoError, gunicorn
 
-    with TemporaryDirectory(prefix="geventpool-load-") as folder:
-        os.environ[POOL] = variant.to_text()
-        log = Path(folder, "log")
-        try:
-            with gunicorn(url, workers, Path(folder), log, HERE / "gunicorn.conf.py") as server:
-                told = ["--host", server.url]
-                yield [*told, *(part for path in DESK_PATHS for part in ("--path", path))]
-        except DemoError as error:
-            raise LoadTestError(f"{error}\n{log.read_text()[-3000:]}") from error
+    os.environ[POOL] = variant.to_text()
+    try:
+        with gunicorn(url, workers, folder, folder / "log", HERE / "gunicorn.conf.py") as server:
+            yield server
+    except DemoError as error:
+        said = (folder / "log").read_text()[-3000:]
+        raise LoadTestError(f"{error}\n{said}") from error
+
+
+def desk_arguments(address: str) -> list[str]:
+    """What locust has to be told of it."""
+    return ["--host", address, *(part for path in DESK_PATHS for part in ("--path", path))]
 
 
 def _settle(url: str) -> None:
     """Wait until the last pool's connections are gone, so that the next turn begins with none."""
-    view = ServerView(url)
     deadline = time.monotonic() + SETTLE_SECONDS
-    while view.connections() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    view.close()
+    with ServerView(url) as view:
+        while view.connections() and time.monotonic() < deadline:
+            time.sleep(0.05)

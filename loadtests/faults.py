@@ -66,9 +66,8 @@ def _restart(place: Place) -> None:
 
 
 def _kill_idle(place: Place) -> None:
-    view = ServerView(place.url)
-    view.kill_idle()
-    view.close()
+    with ServerView(place.url) as view:
+        view.kill_idle()
 
 
 def _slow_connect(place: Place) -> None:

@@ -14,11 +14,13 @@ from sqlalchemy.pool import NullPool
 
 INTERVAL = 0.2
 
+_NAME = "load test, watching"
+
+# Whoever watches is not counted: on MySQL because it is in another database, on PostgreSQL by its name.
 _CONNECTIONS = {
-    "mysql": "SELECT id FROM information_schema.processlist"
-    " WHERE db = database() AND id <> connection_id()",
-    "postgresql": "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-    " AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
+    "mysql": "SELECT id FROM information_schema.processlist WHERE db = :database",
+    "postgresql": "SELECT pid FROM pg_stat_activity WHERE datname = :database"
+    f" AND backend_type = 'client backend' AND application_name <> '{_NAME}'",
 }
 _IDLE = {
     "mysql": " AND command = 'Sleep'",
@@ -51,19 +53,33 @@ class ServerView:
     """
 
     def __init__(self, url: str) -> None:
-        # By the blocking client where that is psycopg2: this process has no hub.
-        self._engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-        self._kind = make_url(url).get_backend_name().replace("mariadb", "mysql")
+        place = make_url(url)
+        self._database = place.database
+        self._kind = place.get_backend_name().replace("mariadb", "mysql")
         if self._kind not in _CONNECTIONS:
             raise ValueError(f"{self._kind}: only mysql, mariadb and postgresql are understood")
+        if self._kind == "mysql":
+            place = place.set(database="information_schema")
+        else:
+            place = place.update_query_dict({"application_name": _NAME})
+        self._engine = create_engine(place, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         self._connection: Connection | None = None
+
+    def __enter__(self) -> ServerView:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def connections(self) -> set[int]:
         """The server's numbers of all other connections to this database."""
         return set(self._ask(_CONNECTIONS[self._kind]).scalars())
 
     def kill_idle(self) -> int:
-        """End all idle connections, as an impatient server does; how many."""
+        """End all idle connections, as an impatient server does; how many.
+
+        One that the pool has lent, and on which nothing has arrived yet, is idle to the server, too.
+        """
         numbers = set(self._ask(_CONNECTIONS[self._kind] + _IDLE[self._kind]).scalars())
         for number in numbers:
             with contextlib.suppress(SQLAlchemyError):  # it has just gone by itself
@@ -77,9 +93,7 @@ class ServerView:
             found = dict(rows)
             return {name: int(found[key]) for name, key in _MYSQL_COUNTERS.items()}
         columns = ", ".join(_POSTGRESQL_COUNTERS.values())
-        row = self._ask(
-            f"SELECT {columns} FROM pg_stat_database WHERE datname = current_database()"
-        ).one()
+        row = self._ask(f"SELECT {columns} FROM pg_stat_database WHERE datname = :database").one()
         return dict(zip(_POSTGRESQL_COUNTERS, map(int, row), strict=True))
 
     def close(self) -> None:
@@ -92,7 +106,8 @@ class ServerView:
         if self._connection is None:
             self._connection = self._engine.connect()
         try:
-            return self._connection.execute(text(query))
+            given = {"database": self._database} if ":database" in query else {}
+            return self._connection.execute(text(query), given)
         except SQLAlchemyError:
             with contextlib.suppress(SQLAlchemyError):
                 self.close()
@@ -123,9 +138,8 @@ class Watch:
             thread.join()
 
     def _run(self) -> None:
-        view = ServerView(self._url)
-        while not self._stop.wait(INTERVAL):
-            with contextlib.suppress(SQLAlchemyError):  # it is down, or about to be
-                count = len(view.connections())
-                self.samples.append((time.monotonic(), count))
-        view.close()
+        with ServerView(self._url) as view:
+            while not self._stop.wait(INTERVAL):
+                with contextlib.suppress(SQLAlchemyError):  # it is down, or about to be
+                    count = len(view.connections())
+                    self.samples.append((time.monotonic(), count))

@@ -21,17 +21,15 @@ class Shop(SQLAlchemyUser):
     @task(SHARES["read"])
     def read(self) -> None:
         """A row by its key."""
-        seconds = self._own_time(READ)
-        with self.transaction("read", seconds) as connection:
+        with self.transaction("read", READ) as connection:
             connection.execute(text(f"SELECT body FROM {TABLE} WHERE id = :id"), self._row())
-            self.take_time(connection, seconds)
+            self.take_time(connection, READ)
 
     @task(SHARES["write"])
     def write(self) -> None:
         """A change of one row; last, so that nobody waits for its lock."""
-        seconds = self._own_time(WRITE)
-        with self.transaction("write", seconds) as connection:
-            self.take_time(connection, seconds)
+        with self.transaction("write", WRITE) as connection:
+            self.take_time(connection, WRITE)
             connection.execute(
                 text(f"UPDATE {TABLE} SET hits = hits + 1 WHERE id = :id"), self._row()
             )
@@ -39,13 +37,8 @@ class Shop(SQLAlchemyUser):
     @task(SHARES["report"])
     def report(self) -> None:
         """A slow query."""
-        seconds = self._own_time(REPORT)
-        with self.transaction("report", seconds) as connection:
-            self.take_time(connection, seconds)
-
-    def _own_time(self, mean: float) -> float:
-        """Exponential, without the few that would take for ever."""
-        return min(self.random.expovariate(1 / mean), 5 * mean)
+        with self.transaction("report", REPORT) as connection:
+            self.take_time(connection, REPORT)
 
     def _row(self) -> dict[str, int]:
         return {"id": self.random.randrange(ROWS)}

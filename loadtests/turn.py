@@ -160,13 +160,12 @@ def _observing(url: str | None) -> Iterator[_Observed]:
     if url is None:
         yield observed
         return
-    view = ServerView(url)
-    before = view.counters()
-    view.close()
+    with ServerView(url) as view:
+        before = view.counters()
     with Watch(url).running() as watch:
         yield observed
-    after = view.counters()
-    view.close()
+    with ServerView(url) as view:
+        after = view.counters()
     observed.samples = watch.samples
     # A server that was restarted counts from 0 again.
     observed.counted = {

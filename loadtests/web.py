@@ -11,6 +11,7 @@ from typing import Any
 from locust import FastHttpUser, task
 
 from loadtests.load import Load, recorder_of
+from loadtests.paths import parse_path
 from loadtests.users import Paced
 
 __all__ = ["Load", "WebUser"]
@@ -39,15 +40,3 @@ class WebUser(Paced, FastHttpUser):
             self.client.get(path, name=pattern, headers={"Connection": "close"})
         finally:
             recorder.in_flight -= 1
-
-
-def parse_path(text: str) -> tuple[int, str]:
-    """A weight and a path.
-
-    Raises:
-        ValueError: it is neither `/path` nor `WEIGHT:/path`.
-    """
-    found = re.fullmatch(r"(?:([1-9]\d*):)?(/\S*)", text)
-    if found is None:
-        raise ValueError(f"{text!r} is no path: give /path, or WEIGHT:/path")
-    return int(found[1] or 1), found[2]

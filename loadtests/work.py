@@ -8,8 +8,9 @@ from sqlalchemy.pool import NullPool
 TABLE = "geventpool_loadtest"
 ROWS = 1000
 
-# What the database takes, in seconds on average: asked for by its own sleep function, so that the load
-# does not depend on what else the machine has to do.
+# What the queries themselves take, in seconds: asked for by the database's own sleep function, so that
+# it does not depend on what else the machine has to do; and always the same, so that whatever varies is
+# the pool's doing, or the machine's.
 READ, WRITE, REPORT = 0.015, 0.025, 0.25
 SHARES = {"read": 60, "write": 25, "report": 15}
 MEAN_HOLD = (60 * READ + 25 * WRITE + 15 * REPORT) / 100
