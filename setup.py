@@ -20,6 +20,8 @@ FLASK = ["Flask>=2.3", "Flask-SQLAlchemy>=3.1"]
 GUNICORN = ["gunicorn>=22"]
 PLOTS = ["matplotlib>=3.7"]
 CLI = ["click>=8.1", "rich>=13"]
+LOADTESTS = ["locust>=2.31", "Jinja2>=3"]
+EXAMPLES = ["celery>=5.4", "check-jsonschema>=0.29"]
 # The other pools, for benchmarks and stress tests.
 PEERS = ["DBUtils>=3", "django-db-geventpool>=4.0.8", "psycopg-pool>=3.3"]
 
@@ -43,6 +45,7 @@ setup(
         "flask": FLASK,
         "gunicorn": GUNICORN,
         "plots": PLOTS,
+        "loadtests": [*LOADTESTS, *CLI, *PLOTS, *FLASK, *GUNICORN],
         "dev": [
             *DRIVERS,
             *PSYCOPG,
@@ -51,6 +54,8 @@ setup(
             *PLOTS,
             *CLI,
             *PEERS,
+            *LOADTESTS,
+            *EXAMPLES,
             "hypothesis>=6.100",
             "import-linter>=2",
             "mypy>=1.10",

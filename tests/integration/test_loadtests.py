@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -30,7 +29,6 @@ from .dbapi import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
-IS_WHOLE = bool(os.environ.get("GEVENTPOOL_STRESS"))
 OURS, TUNED = VARIANTS["geventpool"], VARIANTS["queuepool-50-25"]
 
 
@@ -372,15 +370,12 @@ def test_locusts_own_page_runs_the_same_load(mariadb: Any) -> None:
         assert json.loads(fetch(f"{address}/stats/requests"))["fail_ratio"] == 0
 
 
-@pytest.mark.parametrize("minutes", [30 if IS_WHOLE else 0.4])
-def test_a_soak_shows_that_nothing_grows(minutes: float, tmp_path: Path) -> None:
-    done = loadtest("soak", "--minutes", str(minutes), "--workers", "4" if IS_WHOLE else "2",
-                    "--output", str(tmp_path), timeout=minutes * 60 + 120)  # fmt: skip
+def test_a_soak_shows_that_nothing_grows(tmp_path: Path) -> None:
+    done = loadtest("soak", "--minutes", "0.4", "--workers", "2", "--output", str(tmp_path))
     saved = json.loads((tmp_path / "soak.json").read_text())
     assert (tmp_path / "soak.png").read_bytes().startswith(PNG)
+    assert len(saved["samples"]) > 10
     lines = done.stdout.splitlines()[-4:]
-    assert len(saved["samples"]) >= 0.7 * minutes * 60 / max(1.0, minutes / 6)
-    if IS_WHOLE:
-        assert done.returncode == 0, done.stdout + done.stderr
-    # Memory has not settled after so short a time.
-    assert [line for line in lines if "memory" not in line and not line.startswith("holds")] == []
+    assert [line.partition(":")[0] for line in lines if "memory" not in line] == ["holds"] * 3
+    # Memory has not settled after so short a time; but it is told, and so is the exit code.
+    assert done.returncode == (0 if "holds: memory" in done.stdout else 1)
