@@ -34,8 +34,6 @@ MOST_DESCRIPTORS = 2
 MATCH_SECONDS = 3.0
 """How long the books may take to agree: a worker writes its own down four times a second."""
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -43,7 +41,8 @@ class Sample:
 
     Attributes:
         at: seconds since the start.
-        memory: bytes that each worker has in memory, by its number.
+        memory: bytes of its own that each worker has in memory, by its number; without the files that
+            it maps, which the system reads and drops as it likes.
         descriptors: files and sockets that it has open, beyond those of its pool's connections.
         held: connections, by the pools' own books.
         server: connections, by the server's.
@@ -199,9 +198,7 @@ class _Watch:
     def _sample(self) -> Sample:
         children = Path(f"/proc/{self._parent}/task/{self._parent}/children").read_text().split()
         pids = [int(child) for child in children]
-        memory = {
-            pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE for pid in pids
-        }
+        memory = {pid: _memory(pid) for pid in pids}
         sizes = self._sizes()
         descriptors = {pid: len(os.listdir(f"/proc/{pid}/fd")) - sizes.get(pid, 0) for pid in pids}
         began = time.monotonic()
@@ -220,6 +217,15 @@ class _Watch:
         from examples.demo_support.server import read_stats
 
         return {pid: int(one["size"]) for pid, one in read_stats(self._stats).items()}
+
+
+def _memory(pid: int) -> int:
+    """Bytes of anonymous memory."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "RssAnon":
+            return int(value.split()[0]) * 1024
+    raise ProcessLookupError(f"{pid} has ended")
 
 
 def _by_worker(samples: Sequence[dict[int, int]]) -> dict[int, list[int]]:
@@ -244,13 +250,13 @@ def _draw(found: Soak, turn: Turn, file: Path) -> None:
         [row[0] for row in demand], [row[2] for row in demand], lw=0.3, label="requests at once"
     )
     for axis, label in (
-        (memory, "MiB in memory"),
+        (memory, "MiB of their own"),
         (descriptors, "other descriptors"),
         (connections, "connections"),
     ):
         axis.axvspan(0, WARM_UP * found.seconds, color="#f4ead7", lw=0)
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.15 * axis.get_ylim()[1])
         axis.grid(color="#dddddd", lw=0.6)
         axis.spines[["top", "right"]].set_visible(False)
     memory.legend(frameon=False, ncols=4, loc="lower right")
