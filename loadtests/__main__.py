@@ -44,7 +44,7 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--seconds",
             type=click.FloatRange(2),
-            help="The whole shape is compressed into so many.  [default: 24]",
+            help="The whole shape is compressed into so many.  [default: 30]",
         ),
         click.option(
             "--shape",
@@ -126,7 +126,8 @@ def compare_command(
     )
     rounds = rounds or (1 if quick else 2)
     with _telling():
-        variants = [pools.parse(name) for name in names or pools.VARIANTS]
+        named = [dataclasses.replace(pools.parse(name), is_aside=False) for name in names]
+        variants = named or list(pools.VARIANTS.values())
         if url is not None:
             with ServerView(url) as view:
                 view.connections()  # before anything is started
@@ -213,9 +214,9 @@ def _notes(rounds: int, url: str | None) -> list[str]:
     turns = "one turn" if rounds == 1 else f"{rounds} turns"
     where = "" if url is None else f" on {url.partition(':')[0]}"
     return [
-        f"Each pool had {turns}{where}, in a process of its own, one after the other; every other round "
-        "backwards. Load, pools and server share one machine unless you have told otherwise: trust "
-        "ratios and counts before milliseconds.",
+        f"Each pool had {turns}{where} (NullPool and poisson one, when all are compared), in a process "
+        "of its own, one after the other; every other round backwards. Load, pools and server share "
+        "one machine unless you have told otherwise: trust ratios and counts before milliseconds.",
         machine(),
     ]
 

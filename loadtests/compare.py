@@ -97,7 +97,7 @@ def run(
     Raises:
         LoadTestError: something that is needed cannot be had, or has ended.
     """
-    turns = []
+    turns: list[Turn] = []
     order = list(variants)
     with _link(place, plan) as (url, happen):
         for number in range(1, rounds + 1):
@@ -107,7 +107,7 @@ def run(
                     turn = take(variant.title, number, plan, arguments, place.url, happen)
                 turns.append(turn)
                 _settle(place.url)
-            order.reverse()
+            order = [variant for variant in reversed(order) if not variant.is_aside]
     drop_table(place.url)
     # As they were named, whatever the order of the rounds.
     titles = [variant.title for variant in variants]

@@ -42,7 +42,7 @@ class Plan:
     """
 
     shape: str = "day"
-    seconds: float = 24.0
+    seconds: float = 30.0
     peak: int = 100
     rate: float = 2.0
     seed: int = 1
