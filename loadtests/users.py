@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import gevent
+from gevent import GreenletExit
 from locust import User
+from locust.exception import RescheduleTask
 from sqlalchemy import Connection, Engine, text
 
 from loadtests.load import engine_of, recorder_of
@@ -80,14 +82,18 @@ class SQLAlchemyUser(Paced):
         problem: Exception | None = None
         recorder.in_flight += 1
         patience = gevent.Timeout(self.environment.parsed_options.give_up)
+        is_begun = False
         try:
             with patience, self.engine.begin() as connection:
+                is_begun = True
                 yield connection
         except gevent.Timeout as timeout:
             if timeout is not patience:
                 raise
             problem = GaveUp(f"after {timeout.seconds:g} s")
         except Exception as error:
+            if _is_killed(error):
+                raise GreenletExit from error
             problem = error
         finally:
             recorder.in_flight -= 1
@@ -100,7 +106,18 @@ class SQLAlchemyUser(Paced):
             exception=problem,
             context={"beyond": max(0.0, seconds - own_seconds)},
         )
+        if not is_begun:
+            raise RescheduleTask  # no connection, no transaction: locust goes on with the next task
 
     def take_time(self, connection: Connection, seconds: float) -> None:
         """Have the server busy with this connection, or rather asleep, for so long."""
         connection.execute(text(SLEEP[connection.dialect.name]), {"seconds": round(seconds, 4)})
+
+
+def _is_killed(error: BaseException) -> bool:
+    """Was this raised on the way out of a kill, and so has hidden it?
+
+    SQLAlchemy's pre-ping does that with psycopg: it cannot set autocommit back in the middle of a ping.
+    """
+    context = error.__context__
+    return context is not None and (isinstance(context, GreenletExit) or _is_killed(context))

@@ -11,8 +11,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gevent
 import pytest
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.pool import NullPool
@@ -26,6 +28,7 @@ from loadtests.turn import Plan, Turn
 from tools.servers import _free_port
 
 from .dbapi import eventually
+from .proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -309,6 +312,56 @@ def test_transactions_of_ones_own_are_a_locustfile(mariadb: Any, tmp_path: Path)
     outcomes = {(row[1], row[4] is None) for row in turn.requests}
     assert outcomes == {("look", True), ("fail", False)}
     assert "nowhere_at_all" in (tmp_path / "index.html").read_text()
+
+
+def a_user(engine: Any, told: list[dict[str, Any]]) -> Any:
+    """A user of locust's, without a locust around it."""
+    from loadtests.users import SQLAlchemyUser
+
+    settings = SimpleNamespace(seed=1, rate=1.0, give_up=None)
+    request = SimpleNamespace(fire=lambda **event: told.append(event))
+    environment = SimpleNamespace(
+        parsed_options=settings,
+        events=SimpleNamespace(request=request),
+        loadtest_engine=engine,
+        loadtest_recorder=SimpleNamespace(in_flight=0),
+    )
+    return SQLAlchemyUser(environment)
+
+
+def test_a_kill_in_the_middle_of_a_ping_is_no_failed_request(postgresql: Any) -> None:
+    # psycopg and pre-ping: an error of the ping's own end comes in place of the kill, and a user that
+    # went on after it would keep locust from ever ending.
+    events: list[dict[str, Any]] = []
+    with Proxy(postgresql.host, postgresql.port) as proxy:
+        url = proxy.url(postgresql.url("psycopg"))
+        engine = create_engine(url, pool_size=1, pool_pre_ping=True)
+        user = a_user(engine, events)
+        engine.connect().close()
+        proxy.stall()
+
+        def work() -> None:
+            with user.transaction("never") as connection:
+                user.take_time(connection, 5.0)
+            raise AssertionError("it was killed")
+
+        greenlet = gevent.spawn(work)
+        gevent.sleep(0.3)
+        greenlet.kill()
+        assert isinstance(greenlet.value, gevent.GreenletExit)
+        assert (events, user.environment.loadtest_recorder.in_flight) == ([], 0)
+        proxy.resume()
+        engine.dispose()
+
+
+def test_a_transaction_without_a_connection_is_one_failed_request() -> None:
+    from locust.exception import RescheduleTask
+
+    engine = create_engine(f"mysql+pymysql://nobody@127.0.0.1:{_free_port()}/nothing")
+    events: list[dict[str, Any]] = []
+    with pytest.raises(RescheduleTask), a_user(engine, events).transaction("never"):
+        raise AssertionError("there is no connection")
+    assert ["Can't connect" in str(event["exception"]) for event in events] == [True]
 
 
 def test_ones_own_application_is_tested_turn_by_turn(mariadb: Any, tmp_path: Path) -> None:
