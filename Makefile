@@ -49,7 +49,7 @@ docs: $(READY)  ## draws the plots of docs/
 	$(PY) docs/plots/make_plots.py
 
 clean:  ## removes what was made, but not the sources' pictures
-	rm -rf $(VENV) .cache .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis build geventpool.egg-info
+	rm -rf $(VENV) loadtests/report .cache .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis build geventpool.egg-info
 
 $(READY): setup.py tools/make_venv.sh
 	PYTHON=$(PYTHON) tools/make_venv.sh $(VENV)
