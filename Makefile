@@ -34,18 +34,23 @@ stress: $(READY)  ## kill sweep, property tests and all scenarios at length, bes
 	-@$(PY) -m tools.system_packages mariadb postgresql
 	GEVENTPOOL_STRESS=1 GEVENTPOOL_EXAMPLES=2000 $(PY) -m pytest -q tests/stress tests/property/test_pool.py tests/property/test_ledger.py
 	$(PY) -m tests.stress.scenarios
+	GEVENTPOOL_STRESS=1 $(PY) -m pytest -q tests/integration/test_gunicorn_in_earnest.py
+	$(MAKE) soak
 
-loadtest:  ## not there yet
-	@echo "There are no load tests yet: 'make demo' drives a changing load, 'make bench' measures." >&2; exit 2
+loadtest: $(READY)  ## a day's load on each pool in turn, and a report as one page (QUICK=1, DATABASE=postgresql, ARGS=…)
+	$(PY) -m loadtests compare --database $(DATABASE:sqlite=mysql) $(if $(QUICK),--quick) $(ARGS)
+
+soak: $(READY)  ## 30 minutes of load, in which nothing may grow (ARGS='--minutes 3')
+	$(PY) -m loadtests soak --database $(DATABASE:sqlite=mysql) $(ARGS)
 
 docs: $(READY)  ## draws the plots of docs/
 	$(PY) docs/plots/make_plots.py
 
 clean:  ## removes what was made, but not the sources' pictures
-	rm -rf $(VENV) .cache .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis build geventpool.egg-info
+	rm -rf $(VENV) loadtests/report .cache .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis build geventpool.egg-info
 
 $(READY): setup.py tools/make_venv.sh
 	PYTHON=$(PYTHON) tools/make_venv.sh $(VENV)
 	@touch $@
 
-.PHONY: help demo test check matrix bench stress loadtest docs clean
+.PHONY: help demo test check matrix bench stress loadtest soak docs clean

@@ -23,6 +23,8 @@ CLI = ["click>=8.1", "rich>=13"]
 PROMETHEUS = ["prometheus-client>=0.19"]
 OPENTELEMETRY = ["opentelemetry-api>=1.24"]
 OBSERVE = ["sqlglot>=20", *CLI, *PROMETHEUS]
+LOADTESTS = ["locust>=2.31", "Jinja2>=3"]
+EXAMPLES = ["celery>=5.4", "check-jsonschema>=0.29"]
 # The other pools, for benchmarks and stress tests.
 PEERS = ["DBUtils>=3", "django-db-geventpool>=4.0.8", "psycopg-pool>=3.3"]
 
@@ -49,6 +51,7 @@ setup(
         "prometheus": PROMETHEUS,
         "opentelemetry": OPENTELEMETRY,
         "observe": OBSERVE,
+        "loadtests": [*LOADTESTS, *CLI, *PLOTS, *FLASK, *GUNICORN],
         "dev": [
             *DRIVERS,
             *PSYCOPG,
@@ -60,6 +63,8 @@ setup(
             *OPENTELEMETRY,
             "opentelemetry-sdk>=1.24",
             *PEERS,
+            *LOADTESTS,
+            *EXAMPLES,
             "hypothesis>=6.100",
             "import-linter>=2",
             "mypy>=1.10",

@@ -122,6 +122,14 @@ class Proxy:
         """Ends `refuse` and `black_hole` for new connects. What hangs after its accept hangs on."""
         self._tell("accept")
 
+    def delay_connects(self, seconds: float) -> None:
+        """Forwards nothing on a new connection for so long; those that are there go on.
+
+        Args:
+            seconds: 0: no longer.
+        """
+        self._tell("delay_connects", seconds=seconds)
+
     def half_open(self, *, resets: bool = False) -> None:
         """Forgets all connections: the server sees each of them closed, its client is told nothing.
 
@@ -245,6 +253,7 @@ class _Relay:
         self._flow = Event()
         self._flow.set()
         self._delays = {"server": 0.0, "client": 0.0}
+        self._connect_delay = 0.0
         self._bytes = {"server": 0, "client": 0}
         self._opened = 0
         self._fillers: list[socket.socket] = []
@@ -302,6 +311,9 @@ class _Relay:
         self.refuse()
         self._listen(answers=True, accepts=True)
 
+    def delay_connects(self, seconds: float) -> None:
+        self._connect_delay = seconds
+
     def half_open(self, resets: bool) -> None:
         for link in self._links:
             link.forget(resets)
@@ -334,6 +346,8 @@ class _Relay:
         answers = None
         try:
             if not link.is_forgotten:
+                if self._connect_delay:
+                    gevent.sleep(self._connect_delay)
                 self._flow.wait()
                 link.server = socket.create_connection(self._target)
                 link.server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

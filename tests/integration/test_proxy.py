@@ -14,7 +14,7 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent import socket
+from gevent import select, socket
 from gevent.monkey import get_original
 from gevent.server import StreamServer
 
@@ -106,6 +106,10 @@ def gets_nothing(client: socket.socket) -> bool:
         return True
     finally:
         client.settimeout(LONGEST)
+
+
+def gets_nothing_yet(client: socket.socket) -> bool:
+    return not select.select([client], [], [], 0)[0]
 
 
 def test_it_forwards_both_ways_and_counts(proxy: Proxy, client: socket.socket) -> None:
@@ -206,6 +210,20 @@ def test_connects_are_refused_until_they_are_accepted_again(
     assert ask(client) == b"question\n", "who is there goes on"
     proxy.accept()
     assert ask(greeted(connect())) == b"question\n"
+
+
+def test_a_delay_of_connects_holds_up_new_connections_only(
+    proxy: Proxy, client: socket.socket, connect: Callable[[], socket.socket]
+) -> None:
+    proxy.delay_connects(SOON)
+    began = time.monotonic()
+    slow = connect()
+    assert ask(client) == b"question\n"
+    assert gets_nothing_yet(slow)
+    greeted(slow)
+    assert time.monotonic() - began >= SOON
+    proxy.delay_connects(0)
+    greeted(connect())
 
 
 def test_without_a_server_connections_are_reset(
