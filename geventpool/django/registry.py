@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from geventpool.core.entry import Entry
-from geventpool.errors import ConfigError
-from geventpool.pool import ConnectionPool
+from gevent import getcurrent
+
+from geventpool.core.entry import IN_USE, Entry
+from geventpool.core.holders import disown
+from geventpool.errors import ConfigError, PoolClosed, PoolTimeout
+from geventpool.pool import ConnectionPool, PooledConnection
 
 from . import settings as pool_settings
+from .errors import as_djangos
 from .settings import PoolSettings
 
 Key = tuple[Any, ...]
@@ -33,6 +37,46 @@ class Session:
         self.tracked: Any = None
         self.is_altered = False
         self.prepared: Any = None
+
+
+class Loan(PooledConnection):
+    """A connection that a wrapper has borrowed. One that is dropped comes back by itself.
+
+    An object of its own, because Django's wrappers can be copied, and then share their connection.
+
+    Attributes:
+        session: what is known of its session.
+        is_new: the connection was opened for this loan.
+    """
+
+    __slots__ = ("is_new", "session")
+
+    def __init__(self, pool: AliasPool, entry: Entry[Any], session: Session) -> None:
+        super().__init__(pool, entry)
+        self.session = session
+        self.is_new = session.tracked is None
+
+    @property
+    def is_ours(self) -> bool:
+        """It was neither given back, nor taken back, nor is it that of a forked parent."""
+        return self._entry is not None and self._entry.state is IN_USE
+
+    def share(self) -> None:
+        """Nobody is the holder of a connection that several greenlets use. Never switches."""
+        entry = self._entry
+        if entry is not None and entry.owner is not None and self._pool.core.is_here:
+            disown(entry)
+
+    def is_used_elsewhere(self) -> bool:
+        """Does another greenlet use it than the one that has borrowed it?"""
+        entry = self._entry
+        return entry is not None and entry.owner is not None and entry.owner is not getcurrent()
+
+    def drop(self) -> None:
+        """Gives it back as a finalizer does: something else rolls back. Never switches."""
+        entry, self._entry = self._entry, None
+        if entry is not None and entry.state is IN_USE:
+            self._pool.core.abandon(entry)
 
 
 class AliasPool(ConnectionPool):
@@ -73,12 +117,22 @@ class AliasPool(ConnectionPool):
             lambda: opener.open_connection(self.parameters), name=alias, **settings.said
         )
 
-    def session(self, entry: Entry[Any]) -> Session:
-        """What is known of a connection's session."""
+    def lend(self) -> Loan:
+        """Lends a connection. Never switches greenlets when one is idle.
+
+        Raises:
+            DjangoPoolTimeout: none came in time.
+            DjangoPoolClosed: the pool is closed.
+            Exception: what the driver raised when it could not connect.
+        """
+        try:
+            entry = self.core.acquire(self.config.timeout)
+        except (PoolTimeout, PoolClosed) as error:
+            raise as_djangos(error) from None
         session = self._sessions.get(entry)
         if session is None:
             session = self._sessions[entry] = Session()
-        return session
+        return Loan(self, entry, session)
 
     def refresh(self, settings_dict: Mapping[str, Any]) -> None:
         """Reads settings that are functions anew. Never switches."""

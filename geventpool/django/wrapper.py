@@ -1,26 +1,19 @@
 """The mixin that makes a backend of Django's borrow its connections: it does the work for all of them.
 
-Django's wrapper gets the driver's own connection, as the entry's resource: adapters look at its type. A
-wrapper borrows when it connects and gives back when it closes, and everything else, liveness, resets,
-kills, forks, is the core's.
+Django's wrapper gets the driver's own connection: adapters look at its type. A wrapper borrows when it
+connects and gives back when it closes, and everything else, liveness, resets, kills, forks, is the core's.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from gevent import Greenlet, getcurrent
 
-from geventpool.core.entry import IN_USE, Entry
-from geventpool.core.holders import disown
-from geventpool.errors import PoolClosed, PoolTimeout
-
 from . import registry
-from .errors import as_djangos
-from .registry import AliasPool, Session
+from .registry import AliasPool, Loan, Session
 
 _Base: Any = object
 
@@ -34,11 +27,11 @@ class PooledWrapper(_Base):
     """
 
     is_new = False
-    _entry: Entry[Any] | None = None
     _pool: AliasPool | None = None
-    _session: Session | None = None
+    _loan: Loan | None = None
     _linked_to: Any = None
     _is_borrowing = False
+    _is_in_doubt = False
 
     def connect(self) -> None:
         """Borrows a connection. Switches greenlets only if none is idle.
@@ -51,17 +44,16 @@ class PooledWrapper(_Base):
             super().connect()
         except BaseException:
             # Django would keep a connection that is only half prepared.
-            entry = self._forget()
-            if entry is not None and self._pool is not None:
-                self._pool.core.discard(entry, "invalidated")
+            loan = self._forget()
+            if loan is not None:
+                loan.invalidate()
             raise
         finally:
             self._is_borrowing = False
 
     def ensure_connection(self) -> None:
         """Borrows one, unless there is one that is still ours."""
-        entry = self._entry
-        if entry is not None and entry.state is not IN_USE:
+        if self._loan is not None and not self._loan.is_ours:
             # The process has forked, and it is the parent's; or it was taken back.
             self._forget()
             if self.in_atomic_block:
@@ -72,18 +64,19 @@ class PooledWrapper(_Base):
         """A connection from the pool."""
         if self.alias == NO_DB_ALIAS:
             return self.open_connection(conn_params)
-        self._give_back()  # `connect` was called on a wrapper that is connected
+        if self._loan is not None:
+            self._give_back()  # `connect` was called on a wrapper that is connected
         pool = self._pool = registry.pool_of(self)
         pool.parameters = conn_params
-        entry = self._borrow(pool)
-        if pool.pings and not self.is_new:
-            self.connection = entry.resource
-            while not self.is_usable():
-                self._forget()
-                pool.core.discard(entry, "dead")
-                entry = self._borrow(pool)
-                self.connection = entry.resource
-        return entry.resource
+        loan = self._borrow(pool)
+        while pool.pings and not loan.is_new:
+            self.connection = loan.connection
+            if self.is_usable():
+                break
+            self._forget()
+            loan.invalidate()
+            loan = self._borrow(pool)
+        return loan.connection
 
     def open_connection(self, conn_params: Any) -> Any:
         """Opens one, as Django does."""
@@ -97,99 +90,87 @@ class PooledWrapper(_Base):
             and time.monotonic() >= self.close_at
         ):
             self.close()
-        else:
+            return
+        self._is_in_doubt = True
+        try:
             super().close_if_unusable_or_obsolete()
+        finally:
+            self._is_in_doubt = False
+
+    def close_if_health_check_failed(self) -> None:
+        """As ever; one that failed goes back to nobody."""
+        if self.health_check_enabled:
+            self._is_in_doubt = True
+            try:
+                super().close_if_health_check_failed()
+            finally:
+                self._is_in_doubt = False
 
     def create_cursor(self, name: str | None = None) -> Any:
         """As ever; of a connection that is shared, nobody is the holder."""
-        entry = self._entry
-        if (
-            entry is not None
-            and entry.owner is not None
-            and entry.owner is not getcurrent()
-            and self.allow_thread_sharing
-            and self._pool is not None
-            and self._pool.core.is_here
-        ):
-            disown(entry)
+        loan = self._loan
+        if loan is not None and loan.is_used_elsewhere() and self.allow_thread_sharing:
+            loan.share()
         return super().create_cursor(name)
 
     def close_pool(self) -> None:
         """Closes what the pools to this database have idle, and the rest when it comes back."""
         registry.disconnect(registry.database_of(self.settings_dict))
 
-    def _borrow(self, pool: AliasPool) -> Entry[Any]:
-        try:
-            entry = pool.core.acquire(pool.config.timeout)
-        except (PoolTimeout, PoolClosed) as error:
-            raise as_djangos(error) from None
-        self._entry = entry
-        self._session = session = pool.session(entry)
-        self.is_new = session.tracked is None
+    @property
+    def _session(self) -> Session | None:
+        return None if self._loan is None else self._loan.session
+
+    def _borrow(self, pool: AliasPool) -> Loan:
+        self._loan = loan = pool.lend()
+        self.is_new = loan.is_new
         owner = getcurrent()
         if isinstance(owner, Greenlet):
             owner.rawlink(self._owner_ended)
             self._linked_to = owner
-        return entry
+        return loan
 
     def _close(self) -> Any:
-        entry = self._entry
-        if entry is None or self.connection is not entry.resource:
+        loan = self._loan
+        if loan is None or self.connection is not loan.connection:
             return super()._close()  # not from the pool
-        # In an atomic block Django would keep it in hand, when somebody else has it already.
         with self.wrap_database_errors:
             return self._give_back()
 
     def _give_back(self) -> None:
         """Switches greenlets only if there is something to roll back."""
-        if self._entry is None or self._pool is None:
-            return
+        is_fit = False
         session = self._session
         try:
-            is_fit = self._tidy_up() and not (session is not None and session.is_altered)
-        except BaseException:
-            entry = self._forget()
-            if entry is not None:
-                self._pool.core.discard(entry, "abandoned")
-            raise
-        entry = self._forget()
-        if entry is None:
-            return
-        if is_fit:
-            self._pool.core.release(entry)
-        else:
-            self._pool.core.discard(entry, "invalidated")
+            is_altered = session is not None and session.is_altered
+            is_fit = not is_altered and not self._is_in_doubt and self._tidy_up()
+        finally:
+            # In an atomic block Django would keep it in hand, when somebody else has it already.
+            loan = self._forget()
+            if loan is not None and not is_fit:
+                loan.invalidate()
+        if loan is not None:
+            loan.close()
 
     def _tidy_up(self) -> bool:
         """Ends what a backend has open beside transactions. False: it cannot be."""
         return True
 
-    def _forget(self) -> Entry[Any] | None:
+    def _forget(self) -> Loan | None:
         """The wrapper has no connection any more. Never switches."""
-        entry, self._entry, self._session = self._entry, None, None
+        loan, self._loan = self._loan, None
         self.connection = None
         linked_to, self._linked_to = self._linked_to, None
         if linked_to is not None:
             linked_to.unlink(self._owner_ended)
-        return entry
+        return loan
 
     def _owner_ended(self, greenlet: Any) -> None:
         """Runs in the hub. Nobody else may use the connection, so it need not wait for a collector."""
-        if self._entry is not None and self._pool is not None and not self.allow_thread_sharing:
-            entry = self._forget()
-            if entry is not None and entry.state is IN_USE:
-                self._pool.core.abandon(entry)
-
-    def __del__(self) -> None:
-        # Garbage collection may run anywhere, in the hub too, so nothing is sent from here.
-        entry = self._entry
-        if (
-            entry is not None
-            and entry.state is IN_USE
-            and self._pool is not None
-            and not sys.is_finalizing()
-        ):
-            self._pool.core.abandon(entry)
+        if not self.allow_thread_sharing:
+            loan = self._forget()
+            if loan is not None:
+                loan.drop()
 
 
 class PooledCreation(_Base):
