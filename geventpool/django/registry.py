@@ -8,8 +8,10 @@ from weakref import WeakKeyDictionary
 
 from gevent import getcurrent
 
+from geventpool import drivers
 from geventpool.core.entry import IN_USE, Entry
 from geventpool.core.holders import disown
+from geventpool.drivers import State
 from geventpool.errors import ConfigError, PoolClosed, PoolTimeout
 from geventpool.pool import ConnectionPool, PooledConnection
 
@@ -60,6 +62,11 @@ class Loan(PooledConnection):
     def is_ours(self) -> bool:
         """It was neither given back, nor taken back, nor is it that of a forked parent."""
         return self._entry is not None and self._entry.state is IN_USE
+
+    @property
+    def is_broken(self) -> bool:
+        """It is closed, or was left in mid-exchange, as far as the driver knows."""
+        return drivers.driver_for(self.connection).state(self.connection) is State.BROKEN
 
     def share(self) -> None:
         """Nobody is the holder of a connection that several greenlets use. Never switches."""

@@ -51,15 +51,6 @@ class PooledWrapper(_Base):
         finally:
             self._is_borrowing = False
 
-    def ensure_connection(self) -> None:
-        """Borrows one, unless there is one that is still ours."""
-        if self._loan is not None and not self._loan.is_ours:
-            # The process has forked, and it is the parent's; or it was taken back.
-            self._forget()
-            if self.in_atomic_block:
-                self.closed_in_transaction = self.needs_rollback = True
-        super().ensure_connection()
-
     def get_new_connection(self, conn_params: Any) -> Any:
         """A connection from the pool."""
         if self.alias == NO_DB_ALIAS:
@@ -98,7 +89,12 @@ class PooledWrapper(_Base):
             self._is_in_doubt = False
 
     def close_if_health_check_failed(self) -> None:
-        """As ever; one that failed goes back to nobody."""
+        """As ever, before each cursor; one that failed goes back to nobody."""
+        if self._loan is not None and not self._loan.is_ours:
+            # The process has forked, and it is the parent's; or it was taken back.
+            self._forget()
+            if self.in_atomic_block:
+                self.closed_in_transaction = self.needs_rollback = True
         if self.health_check_enabled:
             self._is_in_doubt = True
             try:
@@ -121,6 +117,35 @@ class PooledWrapper(_Base):
     def _session(self) -> Session | None:
         return None if self._loan is None else self._loan.session
 
+    def _commit(self) -> Any:
+        try:
+            return super()._commit()
+        except Exception:
+            raise
+        except BaseException:
+            self._lose()
+            raise
+
+    def _rollback(self) -> Any:
+        try:
+            return super()._rollback()
+        except Exception:
+            if self._session is not None:
+                self._session.is_altered = True  # whatever its driver knows, nobody is to have it
+            raise
+        except BaseException:
+            self._lose()
+            raise
+
+    def _lose(self) -> None:
+        """A kill arrived in mid-exchange. `atomic` would go on with the connection, and the error that
+        it met would take the place of the kill.
+        """
+        loan = self._forget()
+        self.closed_in_transaction = True
+        if loan is not None:
+            loan.invalidate()
+
     def _borrow(self, pool: AliasPool) -> Loan:
         self._loan = loan = pool.lend()
         self.is_new = loan.is_new
@@ -141,12 +166,15 @@ class PooledWrapper(_Base):
         """Switches greenlets only if there is something to roll back."""
         is_fit = False
         session = self._session
+        is_altered = session is not None and session.is_altered
         try:
-            is_altered = session is not None and session.is_altered
             is_fit = not is_altered and not self._is_in_doubt and self._tidy_up()
         finally:
             # In an atomic block Django would keep it in hand, when somebody else has it already.
             loan = self._forget()
+            if loan is not None and (is_altered or loan.is_broken):
+                # Or `atomic` would borrow another one, only to leave it in autocommit.
+                self.closed_in_transaction = True
             if loan is not None and not is_fit:
                 loan.invalidate()
         if loan is not None:

@@ -30,7 +30,9 @@ class PooledMySQL(PooledWrapper):
             return super().mysql_server_data
         server = registry.pool_of(self).server
         if "data" not in server:
-            server["data"] = super().mysql_server_data
+            with self.temporary_connection():  # which may ask by itself, for the first one
+                if "data" not in server:
+                    server["data"] = super().mysql_server_data
         return server["data"]
 
     def init_connection_state(self) -> None:
@@ -43,6 +45,10 @@ class PooledMySQL(PooledWrapper):
         super().init_connection_state()
         if session is not None:
             session.tracked = wanted
+
+    def is_usable(self) -> bool:
+        """As ever, and False where there is no connection."""
+        return self.connection is not None and bool(super().is_usable())
 
     def disable_constraint_checking(self) -> Any:
         """As ever; nobody else gets the connection before they are enabled again."""
