@@ -17,6 +17,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SERVERS = {"psycopg": "postgresql", "psycopg2": "postgresql", "pymysql": "mariadb"}
 SERVERS["mysqlclient"] = "mariadb"
+VARIABLES = {
+    "mariadb": "GEVENTPOOL_TEST_MYSQL_URL",
+    "postgresql": "GEVENTPOOL_TEST_POSTGRESQL_URL",
+}
 CASES = sorted(path.stem for path in Path(__file__).with_name("django_cases").glob("case_*.py"))
 
 
@@ -30,6 +34,7 @@ def test_the_cases_of_django_hold(driver: str, cases: str, request: pytest.Fixtu
         **os.environ,
         "GEVENTPOOL_DJANGO_DRIVER": driver,
         "GEVENTPOOL_DJANGO_URL": server.url(driver),
+        VARIABLES[SERVERS[driver]]: server.url(driver),  # for what brings tables of its own
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += ["-W", "ignore::geventpool.errors.BlockingDriverWarning"]

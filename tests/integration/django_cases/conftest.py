@@ -56,6 +56,10 @@ from django.db import connection, connections, models  # noqa: E402
 
 from geventpool.django import registry  # noqa: E402
 
+if DRIVER == "psycopg2":
+    connection.ensure_connection()
+    del sys.modules["psycopg"]  # of which other code here may make use
+
 _numbers = itertools.count(1)
 
 
