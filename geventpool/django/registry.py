@@ -101,7 +101,6 @@ class AliasPool(ConnectionPool):
         database: see above.
         pings: see `PoolSettings`.
         is_dynamic: see `PoolSettings`.
-        parameters: what the next connection is opened with.
         server: what Django has asked the server about itself; it asks in each greenlet again.
     """
 
@@ -117,12 +116,9 @@ class AliasPool(ConnectionPool):
         self.database = database
         self.pings = settings.pings
         self.is_dynamic = settings.is_dynamic
-        self.parameters: Any = None
         self.server: dict[str, Any] = {}
         self._sessions: WeakKeyDictionary[Entry[Any], Session] = WeakKeyDictionary()
-        super().__init__(
-            lambda: opener.open_connection(self.parameters), name=alias, **settings.said
-        )
+        super().__init__(opener.open_connection, name=alias, **settings.said)
 
     def lend(self) -> Loan:
         """Lends a connection. Never switches greenlets when one is idle.

@@ -51,6 +51,13 @@ class PooledWrapper(_Base):
         finally:
             self._is_borrowing = False
 
+    def get_connection_params(self) -> Any:
+        """As ever; nothing for a borrow, as the pool asks its own wrapper when it opens one."""
+        is_overridden = type(self).get_connection_params is not PooledWrapper.get_connection_params
+        if self._is_borrowing and self.alias != NO_DB_ALIAS and not is_overridden:
+            return None
+        return super().get_connection_params()
+
     def get_new_connection(self, conn_params: Any) -> Any:
         """A connection from the pool."""
         if self.alias == NO_DB_ALIAS:
@@ -58,7 +65,6 @@ class PooledWrapper(_Base):
         if self._loan is not None:
             self._give_back()  # `connect` was called on a wrapper that is connected
         pool = self._pool = registry.pool_of(self)
-        pool.parameters = conn_params
         loan = self._borrow(pool)
         while pool.pings and not loan.is_new:
             self.connection = loan.connection
@@ -67,10 +73,16 @@ class PooledWrapper(_Base):
             self._forget()
             loan.invalidate()
             loan = self._borrow(pool)
+        # Django's own sets it when it opens one.
+        self.isolation_level = pool.opener.isolation_level
         return loan.connection
 
-    def open_connection(self, conn_params: Any) -> Any:
+    def open_connection(self, conn_params: Any = None) -> Any:
         """Opens one, as Django does."""
+        if conn_params is None:
+            for cached in ("timezone", "timezone_name"):  # tests change these settings
+                self.__dict__.pop(cached, None)
+            conn_params = self.get_connection_params()
         return super().get_new_connection(conn_params)
 
     def close_if_unusable_or_obsolete(self) -> None:
@@ -172,7 +184,7 @@ class PooledWrapper(_Base):
         finally:
             # In an atomic block Django would keep it in hand, when somebody else has it already.
             loan = self._forget()
-            if loan is not None and (is_altered or loan.is_broken):
+            if loan is not None and (is_altered or (self.errors_occurred and loan.is_broken)):
                 # Or `atomic` would borrow another one, only to leave it in autocommit.
                 self.closed_in_transaction = True
             if loan is not None and not is_fit:

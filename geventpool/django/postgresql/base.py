@@ -17,11 +17,12 @@ class PooledPostgreSQL(PooledWrapper):
     def get_new_connection(self, conn_params: Any) -> Any:
         """A connection from the pool."""
         self._named_cursors = []
-        connection = super().get_new_connection(conn_params)
-        if self._pool is not None:
-            # Django's own sets it when it opens one, which somebody else may have done.
-            self.isolation_level = self._pool.opener.isolation_level
-        return connection
+        return super().get_new_connection(conn_params)
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        # It is so in every connection but the one that somebody left otherwise.
+        if not self._is_borrowing or self.connection.autocommit != autocommit:
+            super()._set_autocommit(autocommit)
 
     def init_connection_state(self) -> None:
         """Costs nothing in a session that is as Django wants it: the time zone is known by libpq."""
