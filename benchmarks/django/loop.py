@@ -27,8 +27,8 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.django.loop", description=__doc__)
     parser.add_argument("database", choices=["postgresql", "mysql"])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=0.5, help="of one contender in one round")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.25, help="of one contender in one round")
     options = parser.parse_args()
     is_mysql = options.database == "mysql"
     contenders = MYSQL if is_mysql else POSTGRESQL
@@ -38,7 +38,7 @@ def main() -> None:
         for greenlets in (1, GREENLETS):
             rates = compare(units, options.rounds, options.seconds, greenlets)
             print(f"\n{options.database}, {greenlets} greenlet(s), pools of {MOST}:\n")
-            print("\n".join(table(rates, "loops/s")), flush=True)
+            print("\n".join(table(rates, "loop")), flush=True)
 
 
 def once(alias: str) -> None:

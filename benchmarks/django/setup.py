@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import django
@@ -50,8 +51,21 @@ def set_up(contenders: Mapping[str, dict[str, Any]], address: str) -> None:
     django.setup()
 
 
-def per_second(unit: Callable[[], object], seconds: float, greenlets: int) -> float:
-    """How often a unit of work is done in a second by so many greenlets at once."""
+@dataclass
+class Rates:
+    """Of one contender, by rounds.
+
+    Attributes:
+        per_second: units of work.
+        cpu: microseconds of this process for each.
+    """
+
+    per_second: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+
+def measure(unit: Callable[[], object], seconds: float, greenlets: int, rates: Rates) -> None:
+    """How often a unit of work is done by so many greenlets at once, and what it costs."""
     count = 0
     ends = time.perf_counter() + seconds
 
@@ -61,33 +75,42 @@ def per_second(unit: Callable[[], object], seconds: float, greenlets: int) -> fl
             unit()
             count += 1
 
-    began = time.perf_counter()
+    began, before = time.perf_counter(), time.process_time()
     gevent.joinall([gevent.spawn(work) for _ in range(greenlets)], raise_error=True)
-    return count / (time.perf_counter() - began)
+    rates.per_second.append(count / (time.perf_counter() - began))
+    rates.cpu.append((time.process_time() - before) / count * 1e6)
 
 
 def compare(
     units: Mapping[str, Callable[[], object]], rounds: int, seconds: float, greenlets: int
-) -> dict[str, list[float]]:
+) -> dict[str, Rates]:
     """Their rates, in turns."""
     for unit in units.values():
-        per_second(unit, seconds / 3, greenlets)
-    rates: dict[str, list[float]] = {name: [] for name in units}
+        measure(unit, seconds, greenlets, Rates())
+    rates = {name: Rates() for name in units}
     for _ in range(rounds):
         for name, unit in units.items():
-            rates[name].append(per_second(unit, seconds, greenlets))
+            measure(unit, seconds, greenlets, rates[name])
     return rates
 
 
-def table(rates: Mapping[str, list[float]], unit: str) -> list[str]:
-    """Lines of Markdown: the medians, and ours as a multiple of each, by the median of the rounds."""
-    lines = [f"| | {unit} | geventpool's rate ÷ this one | quartiles |", "|---|---|---|---|"]
+def table(rates: Mapping[str, Rates], unit: str, ours: str = "geventpool") -> list[str]:
+    """Lines of Markdown: medians, and how many times better ours is, with quartiles of the rounds."""
+    lines = [
+        f"| | {unit}/s | ours is better by | CPU of the client per {unit} | ours is better by |",
+        "|---|---|---|---|---|",
+    ]
+    mine = rates[ours]
     for name, found in rates.items():
-        ratios = [
-            ours / theirs for ours, theirs in zip(rates["geventpool"], found, strict=True)
-        ]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        speed = [a / b for a, b in zip(mine.per_second, found.per_second, strict=True)]
+        cost = [b / a for a, b in zip(mine.cpu, found.cpu, strict=True)]
         lines.append(
-            f"| {name} | {statistics.median(found):,.0f} | {middle:.2f} | {low:.2f} to {high:.2f} |"
+            f"| {name} | {statistics.median(found.per_second):,.0f} | {_spread(speed)} | "
+            f"{statistics.median(found.cpu):,.0f} µs | {_spread(cost)} |"
         )
     return lines
+
+
+def _spread(ratios: list[float]) -> str:
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
