@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+from .plans import add_prepare_target
 from .registry import AliasPool, pool, pools
 
-__all__ = ["AliasPool", "pool", "pools"]
+__all__ = ["AliasPool", "add_prepare_target", "pool", "pools"]

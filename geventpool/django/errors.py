@@ -15,6 +15,7 @@ from geventpool.errors import (
     PoolOverloaded,
     PoolTimeout,
 )
+from geventpool.plans import PlanLost
 
 
 class DjangoPoolTimeout(PoolTimeout, OperationalError):
@@ -35,6 +36,10 @@ class DjangoConnectTimeout(ConnectTimeout, OperationalError):
 
 class DjangoPoolClosed(PoolClosed, InterfaceError):
     """The pool is no more."""
+
+
+class DjangoPlanLost(PlanLost, OperationalError):
+    """A prepared plan is gone, and the transaction with it."""
 
 
 class PoolImproperlyConfigured(ConfigError, ImproperlyConfigured):

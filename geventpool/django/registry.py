@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -30,15 +31,17 @@ class Session:
     Attributes:
         tracked: whatever the backend compares; `None`: nothing was set yet.
         is_altered: it is in a state that no other borrower may meet.
-        prepared: the statements that were prepared in it, by their text.
+        has_lost_plan: a prepared plan is of no use any more, and the driver does not know.
+        prepared: names of the plans that were prepared in it, the one used last at the end.
     """
 
-    __slots__ = ("is_altered", "prepared", "tracked")
+    __slots__ = ("has_lost_plan", "is_altered", "prepared", "tracked")
 
     def __init__(self) -> None:
         self.tracked: Any = None
         self.is_altered = False
-        self.prepared: Any = None
+        self.has_lost_plan = False
+        self.prepared: OrderedDict[str, None] = OrderedDict()
 
 
 class Loan(PooledConnection):

@@ -7,12 +7,13 @@ connects and gives back when it closes, and everything else, liveness, resets, k
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from gevent import Greenlet, getcurrent
 
-from . import registry
+from . import plans, registry
 from .registry import AliasPool, Loan, Session
 
 _Base: Any = object
@@ -119,7 +120,15 @@ class PooledWrapper(_Base):
         loan = self._loan
         if loan is not None and loan.is_used_elsewhere() and self.allow_thread_sharing:
             loan.share()
-        return super().create_cursor(name)
+        targets = None if name or loan is None else plans.targets_of(self.alias)
+        if not targets or loan is None:
+            return super().create_cursor(name)
+        make: Callable[[], Any] = super().create_cursor
+        return plans.PreparingCursor(make, self._create_planned_cursor, loan, targets)
+
+    def _create_planned_cursor(self) -> Any:
+        """A cursor that can run a plan."""
+        return super().create_cursor()
 
     def close_pool(self) -> None:
         """Closes what the pools to this database have idle, and the rest when it comes back."""
@@ -140,7 +149,9 @@ class PooledWrapper(_Base):
 
     def _rollback(self) -> Any:
         try:
-            return super()._rollback()
+            super()._rollback()
+            if self._session is not None and self._session.has_lost_plan:
+                self._lose()  # whoever runs the transaction again gets another connection
         except Exception:
             if self._session is not None:
                 self._session.is_altered = True  # whatever its driver knows, nobody is to have it
@@ -150,8 +161,10 @@ class PooledWrapper(_Base):
             raise
 
     def _lose(self) -> None:
-        """A kill arrived in mid-exchange. `atomic` would go on with the connection, and the error that
-        it met would take the place of the kill.
+        """Nothing is to be done with the connection any more. Never switches.
+
+        After a kill in mid-exchange `atomic` would go on with it, and the error that it met would take
+        the place of the kill.
         """
         loan = self._forget()
         self.closed_in_transaction = True
@@ -178,7 +191,7 @@ class PooledWrapper(_Base):
         """Switches greenlets only if there is something to roll back."""
         is_fit = False
         session = self._session
-        is_altered = session is not None and session.is_altered
+        is_altered = session is not None and (session.is_altered or session.has_lost_plan)
         try:
             is_fit = not is_altered and not self._is_in_doubt and self._tidy_up()
         finally:

@@ -1,4 +1,4 @@
-"""A pool's psycopg connections wait by the hub: the same answers, kills, time-outs, and no wait for ever."""
+"""A pool's psycopg connections wait by the hub: the same answers and time-outs, and no wait for ever."""
 
 from __future__ import annotations
 

@@ -45,6 +45,18 @@ class PooledPostgreSQL(PooledWrapper):
         """The pool is left alone: each borrow compares the session's time zone."""
         return False if self.connection is None else self._configure_timezone(self.connection)
 
+    def _create_planned_cursor(self) -> Any:
+        """To psycopg 3 only what has its parameters sent beside it is a plan; Django puts them in."""
+        if not base.is_psycopg3:
+            return super()._create_planned_cursor()
+        connection = self.connection
+        usual = connection.cursor_factory
+        connection.cursor_factory = base.ServerBindingCursor
+        try:
+            return super()._create_planned_cursor()
+        finally:
+            connection.cursor_factory = usual
+
     def chunked_cursor(self) -> Any:
         """A server-side cursor, which does not outlive the borrow."""
         cursor = super().chunked_cursor()
