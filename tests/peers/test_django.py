@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from ctypes.util import find_library
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,9 @@ WHOLE = [
 SERVERS = {"psycopg": "postgresql", "psycopg2": "postgresql", "pymysql": "mariadb"}
 SERVERS["mysqlclient"] = "mariadb"
 DRIVERS = list(SERVERS) if IS_WHOLE else ["psycopg", "pymysql"]
+GIS = ["gis_tests.geoapp", "gis_tests.rasterapp", "gis_tests.inspectapp", "gis_tests.layermap"]
+GIS += ["gis_tests.distapp"]
+GIS_ENGINES = {"psycopg": ("postgis", "postgis"), "pymysql": ("mysql_gis", "mysql")}
 LONGEST = 1800
 
 
@@ -104,9 +108,28 @@ def test_what_passes_with_djangos_own_backend_passes_with_ours(
     labels = list(WHOLE if IS_WHOLE else FAST)
     if IS_WHOLE and kind == "postgresql":
         labels.append("postgres_tests")
-    url = server.url(driver)
-    ours = run_tests(source, driver, f"geventpool.django.{kind}", url, labels)
-    theirs = run_tests(source, driver, f"django.db.backends.{kind}", url, labels)
+    engines = f"geventpool.django.{kind}", f"django.db.backends.{kind}"
+    compare(source, driver, engines, server.url(driver), labels)
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="in `make peers`")
+@pytest.mark.skipif(find_library("gdal") is None, reason="GDAL is not installed")
+@pytest.mark.parametrize("driver", GIS_ENGINES)
+def test_what_passes_with_geodjangos_backend_passes_with_ours(
+    driver: str, request: pytest.FixtureRequest
+) -> None:
+    server: Any = request.getfixturevalue(SERVERS[driver])
+    source = source_of(f"django=={version('django')}")
+    ours, theirs = GIS_ENGINES[driver]
+    engines = f"geventpool.django.{ours}", f"django.contrib.gis.db.backends.{theirs}"
+    compare(source, driver, engines, server.url(driver), GIS)
+
+
+def compare(
+    source: Path, driver: str, engines: tuple[str, str], url: str, labels: list[str]
+) -> None:
+    """Fails unless all that passes with Django's own backend passes with ours."""
+    ours, theirs = (run_tests(source, driver, engine, url, labels) for engine in engines)
     here = {test: why for test, why in DJANGO.items() if test in theirs.passed}
     ours.check(theirs, here)
     print(f"{driver}: {len(ours.passed)} of {len(theirs.passed)} that pass with Django's own")
