@@ -21,7 +21,11 @@ check: $(READY)  ## ruff, mypy --strict, import-linter, doctest
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
-	$(PY) -m pytest -q --doctest-modules -p no:randomly geventpool || [ $$? = 5 ]  # 5: there are no doctests
+	$(PY) -m pytest -q --doctest-modules -p no:randomly --ignore-glob='geventpool/django/*gis*' geventpool || [ $$? = 5 ]  # 5: there are no doctests
+
+peers: $(READY)  ## the tests of SQLAlchemy, Flask-SQLAlchemy and Django, on our pool and on their own, at length
+	-@$(PY) -m tools.system_packages mariadb postgresql
+	GEVENTPOOL_PEERS_WHOLE=1 $(PY) -m pytest -v tests/peers
 
 matrix: $(READY)  ## unit, property and peer tests on Python 3.10-3.13 x SQLAlchemy 2.0 and 2.1
 	$(VENV)/bin/nox
@@ -53,4 +57,4 @@ $(READY): setup.py tools/make_venv.sh
 	PYTHON=$(PYTHON) tools/make_venv.sh $(VENV)
 	@touch $@
 
-.PHONY: help demo test check matrix bench stress loadtest soak docs clean
+.PHONY: help demo test check peers matrix bench stress loadtest soak docs clean

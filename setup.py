@@ -17,6 +17,7 @@ DRIVERS = [
 ]
 PSYCOPG = ["psycopg[binary]>=3.1"]
 FLASK = ["Flask>=2.3", "Flask-SQLAlchemy>=3.1"]
+DJANGO = ["Django>=5.2"]
 GUNICORN = ["gunicorn>=22"]
 PLOTS = ["matplotlib>=3.7"]
 CLI = ["click>=8.1", "rich>=13"]
@@ -46,6 +47,7 @@ setup(
         "psycopg2": ["psycopg2-binary>=2.9", "psycogreen>=1.0"],
         "pg8000": ["pg8000>=1.30"],
         "flask": FLASK,
+        "django": DJANGO,
         "gunicorn": GUNICORN,
         "plots": PLOTS,
         "prometheus": PROMETHEUS,
@@ -56,6 +58,7 @@ setup(
             *DRIVERS,
             *PSYCOPG,
             *FLASK,
+            *DJANGO,
             *GUNICORN,
             *PLOTS,
             *CLI,
@@ -80,6 +83,7 @@ setup(
         "sqlalchemy.plugins": ["geventpool = geventpool.sqlalchemy:GeventPoolPlugin"],
     },
     classifiers=[
+        "Framework :: Django",
         "Framework :: Flask",
         "License :: OSI Approved :: MIT License",
         "Programming Language :: Python :: 3",

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from .errors import ConfigError
 from .sizing import SizingPolicy, adaptive, fixed, poisson
+from .sizing.paced import Knob, Paced
 
 DEFAULT_MAX_SIZE: Final = 20
 """Hard cap when nothing is said; docs/sizing.md has the measurement behind it."""
@@ -67,6 +68,18 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Settings by the kind of program, as `profile=` takes them; anything said beside a profile wins."""
 
+SIZING: Final = frozenset(
+    {
+        "breakeven",
+        "core_size",
+        "retire_interval",
+        "retire_quantity",
+        "sizing",
+        "unload_timeout",
+    }
+)
+"""The settings that make another policy."""
+
 _MOST = 10**9
 _SIZINGS = ("adaptive", "poisson", "fixed")
 _RESETS = {
@@ -111,6 +124,13 @@ class PoolConfig:
             beyond gets `PoolOverloaded` at once. `None`: no limit.
         shed_after: when the line has not been empty for so many seconds, the newest caller is served
             first and who has waited for longer gets `PoolOverloaded`. `None`: never.
+        core_size: no connection is retired while the pool is no larger, and `unload_timeout` holds only
+            above it. This and the next three may be functions, called at use; `None`: not used.
+        retire_interval: surplus connections are closed `retire_quantity` at a time, so many seconds
+            apart, and none before it has been idle for as long.
+        retire_quantity: see there.
+        unload_timeout: a caller for whom one would be opened above `core_size` first waits for a return
+            so many seconds.
 
     Raises:
         ConfigError: naming the setting, its value and the cure.
@@ -132,6 +152,10 @@ class PoolConfig:
     reclaim_after: float | None = 1.0
     max_waiting: int | None = None
     shed_after: float | None = None
+    core_size: Knob = None
+    retire_interval: Knob = None
+    retire_quantity: Knob = None
+    unload_timeout: Knob = None
 
     def __post_init__(self) -> None:
         if self.max_size != math.inf:
@@ -182,6 +206,11 @@ class PoolConfig:
 
     def policy(self) -> SizingPolicy:
         """A new sizing policy, without a history, for one pool."""
+        knobs = self.core_size, self.retire_interval, self.retire_quantity, self.unload_timeout
+        inner = self._unpaced_policy()
+        return inner if all(knob is None for knob in knobs) else Paced(inner, *knobs)
+
+    def _unpaced_policy(self) -> SizingPolicy:
         if isinstance(self.sizing, str):
             if self.sizing == "fixed":
                 if self.breakeven is not None:
@@ -190,7 +219,11 @@ class PoolConfig:
                         self.breakeven,
                         "has no meaning for sizing='fixed'; leave it out",
                     )
-                return fixed(max_size=max(1, int(min(self.max_size, 1e9))))
+                return fixed(
+                    max_size=max(1, int(min(self.max_size, 1e9))),
+                    # Where there is a pace, that alone says how long a connection idles.
+                    idle_timeout=600.0 if self.retire_interval is None else 0.0,
+                )
             if self.sizing == "adaptive":
                 return adaptive() if self.breakeven is None else adaptive(breakeven=self.breakeven)
             if self.sizing == "poisson":

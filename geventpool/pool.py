@@ -23,7 +23,7 @@ from typing import Any
 from gevent import getcurrent
 
 from . import drivers
-from .config import PoolConfig, change, make_config
+from .config import SIZING, PoolConfig, change, make_config
 from .core.entry import IN_USE, Entry
 from .core.handlers import Limits
 from .core.pool import ResourcePool
@@ -73,7 +73,7 @@ class Door:
         config = make_config(**said)
         self._said = said
         self.config = config
-        is_sized_anew = settings.keys() & {"sizing", "breakeven"}
+        is_sized_anew = settings.keys() & SIZING
         self.core.configure(_limits(config), config.policy() if is_sized_anew else None)
 
     def resize(self, max_size: float) -> None:

@@ -104,12 +104,15 @@ class Opener:
             # gets an attempt of its own, and that attempt's error.
             self._retry_at = 0.0
         ahead = len(ledger.waiting) - 1
-        if pool.policy.open_delay(now, ahead, ledger.opening, self.connect_time) <= 0.0:
+        delay = pool.policy.open_delay(now, ahead, ledger.opening, self.connect_time)
+        if delay <= 0.0:
             waiter.wants_open = True
             self._wanted += 1
             self.open_wanted(now)
-        if self.connect_time:
-            self._ring_by(now + self.connect_time)
+        elif delay > self.connect_time:
+            waiter.holds_until = now + delay
+        if self.connect_time or delay > 0.0:
+            self._ring_by(now + max(self.connect_time, delay))
 
     def unwant(self, waiter: Waiter) -> None:
         """A caller has left the line, served or not. Its open goes on."""
@@ -269,7 +272,7 @@ class Opener:
         for waiter in self._pool.ledger.waiting:
             if waiter.is_overdue:
                 continue
-            left = waiter.parked_at + self.connect_time - now
+            left = max(waiter.parked_at + self.connect_time, waiter.holds_until) - now
             if left > 1e-6:
                 self._ring_by(now + left)
                 break

@@ -63,7 +63,8 @@ class Waiter:
         deadline: when somebody is to call `expire`; for `wait` itself it means nothing.
         blocked_before: for how long in sum the hub had been seen without a turn when it began.
         wants_open: the policy would not have it wait for a return.
-        is_overdue: it has waited for as long as an open takes.
+        is_overdue: it has waited for as long as an open takes, and for as long as the policy wants.
+        holds_until: the policy wants nothing opened for it before; 0: as soon as it is overdue.
     """
 
     __slots__ = (
@@ -72,6 +73,7 @@ class Waiter:
         "blocked_before",
         "deadline",
         "error",
+        "holds_until",
         "is_overdue",
         "is_settled",
         "parked_at",
@@ -88,6 +90,7 @@ class Waiter:
         self.blocked_before = 0.0
         self.wants_open = False
         self.is_overdue = False
+        self.holds_until = 0.0
         self._greenlet: Any = getcurrent()
         self._is_expired = False
 

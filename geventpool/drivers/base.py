@@ -272,6 +272,8 @@ def move_socket(sock: Any) -> None:
 
     Whatever else it is, or if it is not built as expected, it is left alone.
     """
+    if not hasattr(sock, "hub"):
+        return  # before this thread is given a hub: what forks without gevent's knowledge has better none
     hub = gevent.get_hub()
     try:
         if sock.hub is hub or sock._read_event is None or sock._write_event is None:

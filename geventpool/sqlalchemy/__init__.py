@@ -3,13 +3,15 @@
     engine = create_engine("mysql+pymysql://shop@127.0.0.1/shop", poolclass=GeventPool)
 
 or by the URL alone: `mysql+pymysql://…/shop?plugin=geventpool&geventpool_profile=production`; or for an
-engine that exists: `geventpool.sqlalchemy.wrap(engine)`.
+engine that exists: `geventpool.sqlalchemy.wrap(engine)`. `prepare(engine, statement)` has a statement
+planned once for each connection.
 """
 
 from __future__ import annotations
 
 from .engine import GeventPoolPlugin, wrap
 from .errors import GeventPoolTimeout
+from .plans import prepare
 from .pool import GeventPool
 
-__all__ = ["GeventPool", "GeventPoolPlugin", "GeventPoolTimeout", "wrap"]
+__all__ = ["GeventPool", "GeventPoolPlugin", "GeventPoolTimeout", "prepare", "wrap"]

@@ -25,3 +25,17 @@ SQLALCHEMY = {
         "GeventPool connects in a greenlet of its own, so that a connect outlives a killed caller"
     ),
 }
+
+_OWN_POOL = "asks for Django's own pool by OPTIONS['pool'], which our ENGINE refuses and says why"
+_OWN_POOL_TESTS = "backends.postgresql.tests.Tests."
+
+DJANGO = {
+    f"{_OWN_POOL_TESTS}test_connect_pool": _OWN_POOL,
+    f"{_OWN_POOL_TESTS}test_connect_pool_with_timezone": _OWN_POOL,
+    f"{_OWN_POOL_TESTS}test_connect_pool_setting_ignored_for_psycopg2": _OWN_POOL,
+    f"{_OWN_POOL_TESTS}test_pooling_health_checks": _OWN_POOL,
+    f"{_OWN_POOL_TESTS}test_pooling_not_support_persistent_connections": _OWN_POOL,
+    "gis_tests.inspectapp.tests.OGRInspectTest.test_time_field": (
+        "is skipped: it looks the ENGINE's name up in a table of its own"
+    ),
+}

@@ -13,6 +13,8 @@ from typing import Any
 import gevent
 import pytest
 from gevent import socket
+from gevent._hub_local import get_hub_if_exists
+from gevent.monkey import get_original
 
 from geventpool.drivers import Driver, Ghost
 from geventpool.drivers.base import ghost_of, move_socket
@@ -211,3 +213,20 @@ def test_what_is_no_socket_of_gevents_is_not_moved(pair: tuple[Any, Any]) -> Non
     events = pair[0]._read_event, pair[0]._write_event
     move_socket(pair[0])
     assert (pair[0]._read_event, pair[0]._write_event) == events, "it is ours already"
+
+
+def test_a_plain_socket_gives_its_thread_no_hub() -> None:
+    ended: Any = get_original("_thread", "allocate_lock")()
+    ended.acquire()
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            move_socket(SimpleNamespace())
+            found.append(get_hub_if_exists())
+        finally:
+            ended.release()
+
+    get_original("_thread", "start_new_thread")(run, ())
+    assert ended.acquire(timeout=10)
+    assert found == [None]

@@ -1,0 +1,1 @@
+"""Django loads `base` of it."""

@@ -1,0 +1,229 @@
+"""One pool for each alias and process, and what is known of each connection's session."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from gevent import getcurrent
+
+from geventpool import drivers
+from geventpool.core.entry import IN_USE, Entry
+from geventpool.core.holders import disown
+from geventpool.drivers import State
+from geventpool.errors import ConfigError, PoolClosed, PoolTimeout
+from geventpool.pool import ConnectionPool, PooledConnection
+
+from . import settings as pool_settings
+from .errors import as_djangos
+from .settings import PoolSettings
+
+Key = tuple[Any, ...]
+
+_pools: dict[Key, AliasPool] = {}
+
+
+class Session:
+    """What Django has set in a server's session, once, and need not set again.
+
+    Attributes:
+        tracked: whatever the backend compares; `None`: nothing was set yet.
+        is_altered: it is in a state that no other borrower may meet.
+        has_lost_plan: a prepared plan is of no use any more, and the driver does not know.
+        prepared: names of the plans that were prepared in it, the one used last at the end.
+    """
+
+    __slots__ = ("has_lost_plan", "is_altered", "prepared", "tracked")
+
+    def __init__(self) -> None:
+        self.tracked: Any = None
+        self.is_altered = False
+        self.has_lost_plan = False
+        self.prepared: OrderedDict[str, None] = OrderedDict()
+
+
+class Loan(PooledConnection):
+    """A connection that a wrapper has borrowed. One that is dropped comes back by itself.
+
+    An object of its own, because Django's wrappers can be copied, and then share their connection.
+
+    Attributes:
+        session: what is known of its session.
+        is_new: the connection was opened for this loan.
+    """
+
+    __slots__ = ("is_new", "session")
+
+    def __init__(self, pool: AliasPool, entry: Entry[Any], session: Session) -> None:
+        super().__init__(pool, entry)
+        self.session = session
+        self.is_new = session.tracked is None
+
+    @property
+    def is_ours(self) -> bool:
+        """It was neither given back, nor taken back, nor is it that of a forked parent."""
+        return self._entry is not None and self._entry.state is IN_USE
+
+    @property
+    def is_broken(self) -> bool:
+        """It is closed, or was left in mid-exchange, as far as the driver knows."""
+        return drivers.driver_for(self.connection).state(self.connection) is State.BROKEN
+
+    def share(self) -> None:
+        """Nobody is the holder of a connection that several greenlets use. Never switches."""
+        entry = self._entry
+        if entry is not None and entry.owner is not None and self._pool.core.is_here:
+            disown(entry)
+
+    def is_used_elsewhere(self) -> bool:
+        """Does another greenlet use it than the one that has borrowed it?"""
+        entry = self._entry
+        return entry is not None and entry.owner is not None and entry.owner is not getcurrent()
+
+    def drop(self) -> None:
+        """Gives it back as a finalizer does: something else rolls back. Never switches."""
+        entry, self._entry = self._entry, None
+        if entry is not None and entry.state is IN_USE:
+            self._pool.core.abandon(entry)
+
+
+class AliasPool(ConnectionPool):
+    """The pool of an alias. `configure`, `resize`, `stats`, `warm_up` … are those of every pool.
+
+    Args:
+        alias: its name in `DATABASES`.
+        settings: what its `POOL` says.
+        opener: a wrapper of the pool's own, whose opens outlive their callers.
+        database: host, port and name of the database, by which pools are found.
+
+    Attributes:
+        alias: see above.
+        opener: see above.
+        database: see above.
+        pings: see `PoolSettings`.
+        is_dynamic: see `PoolSettings`.
+        server: what Django has asked the server about itself; it asks in each greenlet again.
+    """
+
+    def __init__(
+        self,
+        alias: str,
+        settings: PoolSettings,
+        opener: Any,
+        database: tuple[Any, ...],
+    ) -> None:
+        self.alias = alias
+        self.opener = opener
+        self.database = database
+        self.pings = settings.pings
+        self.is_dynamic = settings.is_dynamic
+        self.server: dict[str, Any] = {}
+        self._sessions: WeakKeyDictionary[Entry[Any], Session] = WeakKeyDictionary()
+        super().__init__(opener.open_connection, name=alias, **settings.said)
+
+    def lend(self) -> Loan:
+        """Lends a connection. Never switches greenlets when one is idle.
+
+        Raises:
+            DjangoPoolTimeout: none came in time.
+            DjangoPoolClosed: the pool is closed.
+            Exception: what the driver raised when it could not connect.
+        """
+        try:
+            entry = self.core.acquire(self.config.timeout)
+        except (PoolTimeout, PoolClosed) as error:
+            raise as_djangos(error) from None
+        session = self._sessions.get(entry)
+        if session is None:
+            session = self._sessions[entry] = Session()
+        return Loan(self, entry, session)
+
+    def refresh(self, settings_dict: Mapping[str, Any]) -> None:
+        """Reads settings that are functions anew. Never switches."""
+        settings = pool_settings.read(self.alias, settings_dict)
+        self.pings = settings.pings
+        if settings.said != self._said:
+            changed = {
+                name: value
+                for name, value in settings.said.items()
+                if name not in self._said or self._said[name] != value
+            }
+            self.configure(**changed)
+
+    def disconnect(self) -> None:
+        """Closes what is idle, now, and what is in use when it comes back. May switch greenlets."""
+        self.core.expire_all()
+        self.core.dispose()
+
+    def _open(self) -> Any:
+        if self.core.is_dormant:
+            self.core.wake()
+        return super()._open()
+
+
+def pool_of(wrapper: Any) -> AliasPool:
+    """The pool that a wrapper borrows from; it is made if there is none yet. Never switches.
+
+    Raises:
+        PoolImproperlyConfigured: its settings cannot be used.
+    """
+    said = wrapper.settings_dict
+    options = said["OPTIONS"]
+    key = (
+        wrapper.alias,
+        said["NAME"],
+        said["USER"],
+        said["PASSWORD"],
+        said["HOST"],
+        said["PORT"],
+        repr(options) if options else "",
+        type(wrapper),
+    )
+    found = _pools.get(key)
+    if found is None:
+        settings = pool_settings.read(wrapper.alias, said)
+        found = AliasPool(wrapper.alias, settings, wrapper.copy(), database_of(said))
+        _pools[key] = found
+    elif found.is_dynamic:
+        found.refresh(said)
+    return found
+
+
+def pools() -> list[AliasPool]:
+    """The pools that this process has used so far."""
+    return list(_pools.values())
+
+
+def pool(alias: str = "default") -> AliasPool:
+    """The pool of an alias, as its settings are now. Never switches, never connects.
+
+    Raises:
+        ConfigError: the alias has no pool.
+    """
+    from django.db import connections
+
+    wrapper = connections[alias]
+    if not hasattr(wrapper, "open_connection"):
+        raise ConfigError("alias", alias, "its ENGINE has no geventpool; give it one of ours")
+    return pool_of(wrapper)
+
+
+def database_of(said: Mapping[str, Any], name: str | None = None) -> tuple[Any, ...]:
+    """By which pools to one database are recognised, whatever their alias."""
+    return said["HOST"], str(said["PORT"]), said["NAME"] if name is None else name
+
+
+def disconnect(database: tuple[Any, ...], forget: bool = False) -> None:
+    """Closes the idle connections to a database, of all aliases. May switch greenlets.
+
+    Args:
+        database: by `database_of`.
+        forget: the database goes away, and its pools with it.
+    """
+    for key, found in list(_pools.items()):
+        if found.database == database:
+            if forget:
+                del _pools[key]
+            found.disconnect()

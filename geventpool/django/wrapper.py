@@ -1,0 +1,249 @@
+"""The mixin that makes a backend of Django's borrow its connections: it does the work for all of them.
+
+Django's wrapper gets the driver's own connection: adapters look at its type. A wrapper borrows when it
+connects and gives back when it closes, and everything else, liveness, resets, kills, forks, is the core's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
+from gevent import Greenlet, getcurrent
+
+from . import plans, registry
+from .registry import AliasPool, Loan, Session
+
+_Base: Any = object
+
+
+class PooledWrapper(_Base):
+    """To be put before a `DatabaseWrapper` of Django's.
+
+    Attributes:
+        is_new: the connection was opened for this borrow: a receiver of `connection_created`, which
+            is sent for each, can do here what has to be done once for a connection.
+    """
+
+    is_new = False
+    _pool: AliasPool | None = None
+    _loan: Loan | None = None
+    _linked_to: Any = None
+    _is_borrowing = False
+    _is_in_doubt = False
+
+    def connect(self) -> None:
+        """Borrows a connection. Switches greenlets only if none is idle.
+
+        Raises:
+            DjangoPoolTimeout: none came in time; an `OperationalError`.
+        """
+        self._is_borrowing = True
+        try:
+            super().connect()
+        except BaseException:
+            # Django would keep a connection that is only half prepared.
+            loan = self._forget()
+            if loan is not None:
+                loan.invalidate()
+            raise
+        finally:
+            self._is_borrowing = False
+
+    def get_connection_params(self) -> Any:
+        """As ever; nothing for a borrow, as the pool asks its own wrapper when it opens one."""
+        is_overridden = type(self).get_connection_params is not PooledWrapper.get_connection_params
+        if self._is_borrowing and self.alias != NO_DB_ALIAS and not is_overridden:
+            return None
+        return super().get_connection_params()
+
+    def get_new_connection(self, conn_params: Any) -> Any:
+        """A connection from the pool."""
+        if self.alias == NO_DB_ALIAS:
+            return self.open_connection(conn_params)
+        if self._loan is not None:
+            self._give_back()  # `connect` was called on a wrapper that is connected
+        pool = self._pool = registry.pool_of(self)
+        loan = self._borrow(pool)
+        while pool.pings and not loan.is_new:
+            self.connection = loan.connection
+            if self.is_usable():
+                break
+            self._forget()
+            loan.invalidate()
+            loan = self._borrow(pool)
+        # Django's own sets it when it opens one.
+        self.isolation_level = pool.opener.isolation_level
+        return loan.connection
+
+    def open_connection(self, conn_params: Any = None) -> Any:
+        """Opens one, as Django does."""
+        if conn_params is None:
+            for cached in ("timezone", "timezone_name"):  # tests change these settings
+                self.__dict__.pop(cached, None)
+            conn_params = self.get_connection_params()
+        return super().get_new_connection(conn_params)
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """As ever, but one that is to be closed anyway is not pinged before."""
+        if (
+            self.connection is not None
+            and self.close_at is not None
+            and time.monotonic() >= self.close_at
+        ):
+            self.close()
+            return
+        self._is_in_doubt = True
+        try:
+            super().close_if_unusable_or_obsolete()
+        finally:
+            self._is_in_doubt = False
+
+    def close_if_health_check_failed(self) -> None:
+        """As ever, before each cursor; one that failed goes back to nobody."""
+        if self._loan is not None and not self._loan.is_ours:
+            # The process has forked, and it is the parent's; or it was taken back.
+            self._forget()
+            if self.in_atomic_block:
+                self.closed_in_transaction = self.needs_rollback = True
+        if self.health_check_enabled:
+            self._is_in_doubt = True
+            try:
+                super().close_if_health_check_failed()
+            finally:
+                self._is_in_doubt = False
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        """As ever; of a connection that is shared, nobody is the holder."""
+        loan = self._loan
+        if loan is not None and loan.is_used_elsewhere() and self.allow_thread_sharing:
+            loan.share()
+        targets = None if name or loan is None else plans.targets_of(self.alias)
+        if not targets or loan is None:
+            return super().create_cursor(name)
+        make: Callable[[], Any] = super().create_cursor
+        return plans.PreparingCursor(make, self._create_planned_cursor, loan, targets)
+
+    def _create_planned_cursor(self) -> Any:
+        """A cursor that can run a plan."""
+        return super().create_cursor()
+
+    def close_pool(self) -> None:
+        """Closes what the pools to this database have idle, and the rest when it comes back."""
+        registry.disconnect(registry.database_of(self.settings_dict))
+
+    @property
+    def _session(self) -> Session | None:
+        return None if self._loan is None else self._loan.session
+
+    def _commit(self) -> Any:
+        try:
+            return super()._commit()
+        except Exception:
+            raise
+        except BaseException:
+            self._lose()
+            raise
+
+    def _rollback(self) -> Any:
+        try:
+            super()._rollback()
+            if self._session is not None and self._session.has_lost_plan:
+                self._lose()  # whoever runs the transaction again gets another connection
+        except Exception:
+            if self._session is not None:
+                self._session.is_altered = True  # whatever its driver knows, nobody is to have it
+            raise
+        except BaseException:
+            self._lose()
+            raise
+
+    def _lose(self) -> None:
+        """Nothing is to be done with the connection any more. Never switches.
+
+        After a kill in mid-exchange `atomic` would go on with it, and the error that it met would take
+        the place of the kill.
+        """
+        loan = self._forget()
+        self.closed_in_transaction = True
+        if loan is not None:
+            loan.invalidate()
+
+    def _borrow(self, pool: AliasPool) -> Loan:
+        self._loan = loan = pool.lend()
+        self.is_new = loan.is_new
+        owner = getcurrent()
+        if isinstance(owner, Greenlet):
+            owner.rawlink(self._owner_ended)
+            self._linked_to = owner
+        return loan
+
+    def _close(self) -> Any:
+        loan = self._loan
+        if loan is None or self.connection is not loan.connection:
+            return super()._close()  # not from the pool
+        with self.wrap_database_errors:
+            return self._give_back()
+
+    def _give_back(self) -> None:
+        """Switches greenlets only if there is something to roll back."""
+        is_fit = False
+        session = self._session
+        is_altered = session is not None and (session.is_altered or session.has_lost_plan)
+        try:
+            is_fit = not is_altered and not self._is_in_doubt and self._tidy_up()
+        finally:
+            # In an atomic block Django would keep it in hand, when somebody else has it already.
+            loan = self._forget()
+            if loan is not None and (is_altered or (self.errors_occurred and loan.is_broken)):
+                # Or `atomic` would borrow another one, only to leave it in autocommit.
+                self.closed_in_transaction = True
+            if loan is not None and not is_fit:
+                loan.invalidate()
+        if loan is not None:
+            loan.close()
+
+    def _tidy_up(self) -> bool:
+        """Ends what a backend has open beside transactions. False: it cannot be."""
+        return True
+
+    def _forget(self) -> Loan | None:
+        """The wrapper has no connection any more. Never switches."""
+        loan, self._loan = self._loan, None
+        self.connection = None
+        linked_to, self._linked_to = self._linked_to, None
+        if linked_to is not None:
+            linked_to.unlink(self._owner_ended)
+        return loan
+
+    def _owner_ended(self, greenlet: Any) -> None:
+        """Runs in the hub. Nobody else may use the connection, so it need not wait for a collector."""
+        if not self.allow_thread_sharing:
+            loan = self._forget()
+            if loan is not None:
+                loan.drop()
+
+
+class PooledCreation(_Base):
+    """To be put before a `DatabaseCreation` of Django's: no idle connection stands in the way."""
+
+    def _create_test_db(self, *args: Any, **kwargs: Any) -> Any:
+        # The real one, which may be the template of the test's.
+        registry.disconnect(registry.database_of(self.connection.settings_dict))
+        return super()._create_test_db(*args, **kwargs)
+
+    def _clone_test_db(self, *args: Any, **kwargs: Any) -> Any:
+        registry.disconnect(registry.database_of(self.connection.settings_dict))
+        return super()._clone_test_db(*args, **kwargs)
+
+    def _destroy_test_db(self, test_database_name: str, *args: Any, **kwargs: Any) -> Any:
+        database = registry.database_of(self.connection.settings_dict, test_database_name)
+        registry.disconnect(database, forget=True)
+        return super()._destroy_test_db(test_database_name, *args, **kwargs)
+
+
+def begin_session(wrapper: Any) -> None:
+    """What Django does at each connect whatever the database: it looks at the version, once."""
+    BaseDatabaseWrapper.init_connection_state(wrapper)

@@ -1,0 +1,177 @@
+"""Prepared plans on real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+from django.db import DatabaseError, OperationalError, connections, transaction
+
+import geventpool.django
+from geventpool.django import add_prepare_target, plans
+from geventpool.plans import MOST_FOR_EACH_CONNECTION, PlanLost
+
+from .conftest import DRIVER, IS_MYSQL, Order, ask
+
+Alias = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def _no_targets() -> Iterator[None]:
+    yield
+    plans._targets.clear()
+
+
+def figures(alias: str) -> tuple[int, int]:
+    """How many plans the alias's session has, or has had prepared; how often they were run."""
+    if IS_MYSQL:
+        with connections[alias].cursor() as cursor:
+            cursor.execute(
+                "show session status where variable_name in ('Com_prepare_sql', 'Com_execute_sql')"
+            )
+            found = {name.lower(): int(value) for name, value in cursor.fetchall()}
+        return found["com_prepare_sql"], found["com_execute_sql"]
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "select count(*), coalesce(sum(generic_plans + custom_plans), 0) from pg_prepared_statements"
+        )
+        prepared, runs = cursor.fetchone()
+    return prepared, int(runs)
+
+
+def fill(alias: str) -> list[int]:
+    Order.objects.using(alias).bulk_create(
+        [Order(words=f"it's 100% of {number}") for number in range(30)]
+    )
+    return list(Order.objects.using(alias).order_by("pk").values_list("pk", flat=True))
+
+
+def test_a_queryset_is_prepared_once_and_run_by_its_plan(alias: Alias) -> None:
+    name = alias()
+    keys = fill(name)
+    add_prepare_target(Order.objects.using(name).filter(pk=0))
+    for key in keys[:10]:
+        (order,) = Order.objects.using(name).filter(pk=key)
+        assert order.pk == key
+    assert figures(name) == (1, 10)
+    connections[name].close()
+    assert Order.objects.using(name).filter(pk=keys[3]).count() == 1  # another statement
+    assert [order.pk for order in Order.objects.using(name).filter(pk=keys[3])] == [keys[3]]
+    assert figures(name) == (1, 11)
+
+
+def test_all_pages_have_one_plan(alias: Alias) -> None:
+    name = alias()
+    keys = fill(name)
+    add_prepare_target(Order.objects.using(name).filter(words__contains="%").order_by("pk")[:5])
+    add_prepare_target(Order.objects.using(name).filter(words__contains="%").order_by("pk")[5:10])
+    for page in range(0, 30, 5):
+        orders = Order.objects.using(name).filter(words__contains="it's 100%").order_by("pk")
+        assert [order.pk for order in orders[page : page + 5]] == keys[page : page + 5]
+    # The first page has no OFFSET.
+    assert figures(name) == (2, 6)
+
+
+def test_sql_is_a_target_too_also_without_parameters_and_with_percent_signs(alias: Alias) -> None:
+    name = alias()
+    fill(name)
+    with_parameters = (
+        "select count(*) from cases_order where words like %s and words like '%%of 1%%'"
+    )
+    without = "select count(*) from cases_order where words like '%%of 2%%'"
+    assert add_prepare_target(with_parameters, name) is add_prepare_target(with_parameters, name)
+    for _ in range(3):
+        assert ask(name, with_parameters, "it%") == 11
+    assert figures(name) == (1, 3)
+    add_prepare_target(without.replace("%%", "%%%%"), name)
+    assert ask(name, "select count(*) from cases_order where words like %s", "%of 2%") == 11
+
+
+def test_each_connection_prepares_for_itself_and_again_after_it_was_lost(alias: Alias) -> None:
+    name = alias(POOL={"max_size": 3})
+    add_prepare_target("select %s + 1", name)
+
+    def work(number: int) -> Any:
+        answer = ask(name, "select %s + 1", number)
+        gevent.sleep(0.01)
+        return answer
+
+    workers = [gevent.spawn(work, number) for number in range(9)]
+    assert [int(worker.get(timeout=10)) for worker in workers] == list(range(1, 10))
+    geventpool.django.pool(name).disconnect()
+    assert int(ask(name, "select %s + 1", 41)) == 42
+    assert figures(name)[0] == 1
+
+
+def test_a_plan_that_was_dropped_is_prepared_again(alias: Alias) -> None:
+    name = alias()
+    target = add_prepare_target("select %s + 1", name)
+    assert int(ask(name, "select %s + 1", 1)) == 2
+    with connections[name].cursor() as cursor:
+        if IS_MYSQL:
+            cursor.execute(f"deallocate prepare {target.name}")
+        else:
+            cursor.execute("discard all")
+    assert int(ask(name, "select %s + 1", 2)) == 3
+    assert int(ask(name, "select %s + 1", 3)) == 4
+
+
+@pytest.mark.skipif(IS_MYSQL, reason="an error of MySQL's does not give the transaction up")
+def test_in_a_transaction_the_error_says_what_to_do(alias: Alias) -> None:
+    name = alias()
+    statement = "select * from changing where a = %s"
+    add_prepare_target(statement, name)
+
+    def rows() -> Any:
+        with connections[name].cursor() as cursor:
+            cursor.execute(statement, [1])
+            return cursor.fetchall()
+
+    with connections["stock"].cursor() as other:
+        other.execute("drop table if exists changing")
+        other.execute("create table changing (a int)")
+        other.execute("insert into changing values (1)")
+        assert rows() == [(1,)]
+        other.execute("alter table changing add b int default 5")
+        with pytest.raises(OperationalError, match="run the whole transaction again") as raised:
+            with transaction.atomic(using=name):
+                rows()
+        assert isinstance(raised.value, PlanLost)
+        # Outside of one it is prepared again without a word.
+        assert rows() == [(1, 5)]
+        other.execute("alter table changing add c int default 6")
+        assert rows() == [(1, 5, 6)]
+        with transaction.atomic(using=name):
+            assert rows() == [(1, 5, 6)]
+        other.execute("drop table changing")
+
+
+@pytest.mark.skipif(DRIVER == "psycopg", reason="psycopg bounds its plans by itself")
+def test_a_connection_has_a_bounded_number_of_plans(alias: Alias) -> None:
+    name = alias()
+    statements = [f"select %s + {number}" for number in range(MOST_FOR_EACH_CONNECTION + 5)]
+    for statement in statements:
+        add_prepare_target(statement, name)
+    for statement in statements * 2:
+        ask(name, statement, 1)
+    if not IS_MYSQL:
+        assert figures(name)[0] == MOST_FOR_EACH_CONNECTION
+    session = connections[name]._session
+    assert len(session.prepared) == MOST_FOR_EACH_CONNECTION
+
+
+def test_errors_are_djangos_and_others_statements_go_on_as_ever(alias: Alias) -> None:
+    name = alias()
+    add_prepare_target("select nothing_of_the_kind where 1 = %s", name)
+    with pytest.raises(DatabaseError):
+        ask(name, "select nothing_of_the_kind where 1 = %s", 1)
+    add_prepare_target("insert into cases_order (words) values (%s)", name)
+    with connections[name].cursor() as cursor:
+        for word in ("it's", "50%", "ü", "back\\slash"):
+            cursor.execute("insert into cases_order (words) values (%s)", [word])
+            assert cursor.rowcount == 1
+        cursor.executemany("insert into cases_order (words) values (%s)", [["a"], ["b"]])
+        cursor.execute("select words from cases_order order by id")
+        assert [word for (word,) in cursor] == ["it's", "50%", "ü", "back\\slash", "a", "b"]
