@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from .entry import Entry
 
-R = TypeVar("R")
 
-
-class Listener(Protocol[R]):
+class Listener(Protocol):
     """Told of everything that happens to a pool's entries, in the thread that owns the pool.
 
     Called in the midst of the pool's own steps, so no method may switch greenlets, take long or raise:
     what logs or writes does so in a greenlet of its own.
     """
 
-    def lent(self, entry: Entry[R], seconds: float) -> None:
+    def lent(self, entry: Entry, seconds: float) -> None:
         """The calling greenlet has got an entry, `seconds` after it had asked for one."""
 
     def waited(self, seconds: float, why: str) -> None:
@@ -25,14 +23,14 @@ class Listener(Protocol[R]):
     def refused(self, why: str) -> None:
         """A caller gets no entry; `why` as in `PoolStats.timeout_reasons`."""
 
-    def returned(self, entry: Entry[R], held: float) -> None:
+    def returned(self, entry: Entry, held: float) -> None:
         """An entry is nobody's any more, after so many seconds: it goes to the next, or is closed.
 
         Without a `lent` before, if the caller was killed at the moment in which it was served.
         """
 
-    def opened(self, entry: Entry[R], seconds: float) -> None:
+    def opened(self, entry: Entry, seconds: float) -> None:
         """Opening an entry's resource took so many seconds."""
 
-    def closed(self, entry: Entry[R], cause: str) -> None:
+    def closed(self, entry: Entry, cause: str) -> None:
         """An entry is taken out of circulation; `cause` as in `PoolStats.closed`."""

@@ -74,7 +74,7 @@ class ResourcePool:
         self.mailbox: Any = None  # the hub's, for other threads
         self.limits = limits
         self.min_idle = limits.min_idle
-        self.listener: Listener[R] | None = None
+        self.listener: Listener | None = None
         self._cleaner_is_timed = is_cleaner_timed
         self._begin(policy)
         registry.add(self)

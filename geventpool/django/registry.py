@@ -56,7 +56,7 @@ class Loan(PooledConnection):
 
     __slots__ = ("is_new", "session")
 
-    def __init__(self, pool: AliasPool, entry: Entry[Any], session: Session) -> None:
+    def __init__(self, pool: AliasPool, entry: Entry, session: Session) -> None:
         super().__init__(pool, entry)
         self.session = session
         self.is_new = session.tracked is None
@@ -120,7 +120,7 @@ class AliasPool(ConnectionPool):
         self.pings = settings.pings
         self.is_dynamic = settings.is_dynamic
         self.server: dict[str, Any] = {}
-        self._sessions: WeakKeyDictionary[Entry[Any], Session] = WeakKeyDictionary()
+        self._sessions: WeakKeyDictionary[Entry, Session] = WeakKeyDictionary()
         super().__init__(opener.open_connection, name=alias, **settings.said)
 
     def lend(self) -> Loan:

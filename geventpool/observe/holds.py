@@ -198,7 +198,7 @@ class Thresholds:
         self._timer = None
         now = self._watcher.core.clock.now()
         next_due = math.inf
-        late: list[tuple[Entry[Any], Hold, str]] = []
+        late: list[tuple[Entry, Hold, str]] = []
         for entry, hold in self._watcher.holds.items():
             if hold.warned is None:
                 due, what = self._due(entry, hold, now)
@@ -213,7 +213,7 @@ class Thresholds:
         else:
             self.is_armed = False
 
-    def _due(self, entry: Entry[Any], hold: Hold, now: float) -> tuple[float, str]:
+    def _due(self, entry: Entry, hold: Hold, now: float) -> tuple[float, str]:
         held_due = entry.taken_at + self.held_after
         if held_due <= now:
             return held_due, "held for too long"
@@ -225,7 +225,7 @@ class Thresholds:
                 return idle_due, "idle in transaction"
         return held_due, ""
 
-    def _warn(self, entry: Entry[Any], hold: Hold, what: str) -> None:
+    def _warn(self, entry: Entry, hold: Hold, what: str) -> None:
         holder = describe(self._watcher, entry, hold)
         hold.warned = f"connection {holder.connection}, {what}, taken at {tell_site(hold.site)}"
         kill = self._kills and hold.began is None and entry.state is IN_USE
@@ -241,7 +241,7 @@ def _ring(thresholds_ref: weakref.ref[Thresholds]) -> None:
         thresholds.look()
 
 
-def describe(watcher: FiguresListener, entry: Entry[Any], hold: Hold | None) -> Holder:
+def describe(watcher: FiguresListener, entry: Entry, hold: Hold | None) -> Holder:
     """A lent connection as it is now. Never switches."""
     now = watcher.core.clock.now()
     owner = entry.owner
@@ -269,7 +269,7 @@ def describe(watcher: FiguresListener, entry: Entry[Any], hold: Hold | None) -> 
 
 
 def _with_hold(
-    watcher: FiguresListener, holder: Holder, entry: Entry[Any], hold: Hold, now: float
+    watcher: FiguresListener, holder: Holder, entry: Entry, hold: Hold, now: float
 ) -> Holder:
     is_active = hold.began is not None
     since = hold.transaction_at

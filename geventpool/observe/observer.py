@@ -99,7 +99,7 @@ class Observer:
     """
 
     def __init__(
-        self, core: ResourcePool[Any], settings: Settings, database: str | None, log: logging.Logger
+        self, core: ResourcePool, settings: Settings, database: str | None, log: logging.Logger
     ) -> None:
         self.settings = settings
         self.database = database
@@ -119,7 +119,7 @@ class Observer:
         self.watcher: FiguresListener
         self.watch(core)
 
-    def watch(self, core: ResourcePool[Any]) -> None:
+    def watch(self, core: ResourcePool) -> None:
         """Watches this pool from now on; with an engine that was disposed of, it is another one."""
         kind = FiguresListener if self.settings.figures_only else Watcher
         self.name = core.name
@@ -225,15 +225,15 @@ class FiguresListener:
         holds: what is known of each lent connection.
     """
 
-    def __init__(self, observer: Observer, core: ResourcePool[Any]) -> None:
+    def __init__(self, observer: Observer, core: ResourcePool) -> None:
         self.observer = observer
         self.core = core
         self.name = core.name
         self.figures = observer.figures
         self.log = observer.log
-        self.holds: dict[Entry[Any], Hold] = {}
+        self.holds: dict[Entry, Hold] = {}
 
-    def lent(self, entry: Entry[Any], seconds: float) -> None:
+    def lent(self, entry: Entry, seconds: float) -> None:
         """A histogram more."""
         self.figures.acquire.add(seconds)
 
@@ -243,22 +243,22 @@ class FiguresListener:
     def refused(self, why: str) -> None:
         """The pool counts it, and who is refused gets an error that says all."""
 
-    def returned(self, entry: Entry[Any], held: float) -> None:
+    def returned(self, entry: Entry, held: float) -> None:
         """A histogram more."""
         self.figures.hold.add(held)
 
-    def opened(self, entry: Entry[Any], seconds: float) -> None:
+    def opened(self, entry: Entry, seconds: float) -> None:
         """A histogram more, and a line in the log."""
         self.figures.open.add(seconds)
         if self.log.isEnabledFor(logging.INFO):
             self._tell("%r: opened connection %s in %.3g s", self.number(entry), seconds)
 
-    def closed(self, entry: Entry[Any], cause: str) -> None:
+    def closed(self, entry: Entry, cause: str) -> None:
         """A line in the log."""
         if self.log.isEnabledFor(logging.INFO):
             self._tell("%r: closing connection %s: %s", self.number(entry), cause)
 
-    def handed_out(self, entry: Entry[Any]) -> Any:
+    def handed_out(self, entry: Entry) -> Any:
         """What a user of the raw pool gets instead of the driver's connection."""
         if self.log.isEnabledFor(logging.DEBUG):
             self.log.debug("%r: connection %s checked out", self.core, self.number(entry))
@@ -271,12 +271,12 @@ class FiguresListener:
     def stop(self) -> None:
         """Nothing runs."""
 
-    def connection(self, entry: Entry[Any]) -> Any:
+    def connection(self, entry: Entry) -> Any:
         """The driver's connection behind an entry."""
         resource = entry.resource
         return getattr(resource, "dbapi_connection", resource)
 
-    def number(self, entry: Entry[Any]) -> int:
+    def number(self, entry: Entry) -> int:
         """The server's own number of a connection, where the driver knows it."""
         return dbapi.number_of(self.connection(entry))
 
@@ -292,7 +292,7 @@ class FiguresListener:
 class Watcher(FiguresListener):
     """Follows each lent connection, its queries and its transactions."""
 
-    def __init__(self, observer: Observer, core: ResourcePool[Any]) -> None:
+    def __init__(self, observer: Observer, core: ResourcePool) -> None:
         super().__init__(observer, core)
         settings = observer.settings
         self._queries = observer.queries
@@ -303,7 +303,7 @@ class Watcher(FiguresListener):
         self.thresholds = Thresholds(self, settings)
         self._last: Hold | None = None
 
-    def lent(self, entry: Entry[Any], seconds: float) -> None:
+    def lent(self, entry: Entry, seconds: float) -> None:
         """Somebody holds it from now on."""
         self.figures.acquire.add(seconds)
         frame = sys._getframe(2)
@@ -317,7 +317,7 @@ class Watcher(FiguresListener):
         if not self.thresholds.is_armed:
             self.thresholds.arm()
 
-    def returned(self, entry: Entry[Any], held: float) -> None:
+    def returned(self, entry: Entry, held: float) -> None:
         """Nobody holds it any more."""
         self.figures.hold.add(held)
         hold = self.holds.pop(entry, None)
@@ -330,7 +330,7 @@ class Watcher(FiguresListener):
         if hold.warned is not None:
             self.thresholds.returned(hold, held)
 
-    def closed(self, entry: Entry[Any], cause: str) -> None:
+    def closed(self, entry: Entry, cause: str) -> None:
         """If its greenlet has ended with it in hand: where that took it."""
         super().closed(entry, cause)
         hold = self._last  # `returned` was called for the same entry just before
@@ -340,7 +340,7 @@ class Watcher(FiguresListener):
             number = self.number(entry)
             self.observer.warn("leak", hold.site, ": connection %s was taken at %s", number, where)
 
-    def handed_out(self, entry: Entry[Any]) -> Any:
+    def handed_out(self, entry: Entry) -> Any:
         """A connection that tells us of its cursors and queries."""
         super().handed_out(entry)
         if self.observer.database is None:

@@ -56,7 +56,7 @@ def snapshot() -> dict[str, Any]:
     }
 
 
-def pool_snapshot(pool: ResourcePool[Any]) -> dict[str, Any]:
+def pool_snapshot(pool: ResourcePool) -> dict[str, Any]:
     """One pool: its `PoolStats`, and what its observer knows, if it has one."""
     stats = asdict(pool.stats())
     if stats["max_size"] == math.inf:

@@ -63,7 +63,7 @@ def test_a_listener_is_told_of_everything_that_happens_to_an_entry(driver, clock
     def use() -> None:
         entry = pool.core.acquire(5.0)
         clock.sleep(0.5)
-        pool.core.release(entry, is_untouched=True)
+        pool.core.release(entry, is_clean=True)
 
     for _ in range(2):
         gevent.spawn(use)
