@@ -181,14 +181,18 @@ class Liveness:
         if watch is None:
             return False
         handlers = self._pool.handlers
+        try:
+            is_same = watch.socket_of(entry.resource) == watch.socket
+        except Exception:  # it has none any more
+            is_same = False
+        if is_same:
+            if watch.poll is None:
+                watch.poll = _poll_for(watch.fd)
+            if not watch.poll.poll(0):
+                return False
         fd = handlers.fileno(entry.resource)
         if fd is None:
             return True
-        if fd == watch.fd:
-            if watch.poll is None:
-                watch.poll = _poll_for(fd)
-            if not watch.poll.poll(0):
-                return False
         told = look(fd)
         if told is None:
             return False
