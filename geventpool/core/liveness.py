@@ -96,6 +96,14 @@ class SocketWatch:
         self.start: Callable[[], object] = partial(self._io.start, _on_readable, *refs)
         self.stop: Callable[[], object] = self._io.stop
 
+    def know(self, socket_of: Callable[[Any], object] | None, resource: Any) -> None:
+        """Remembers which socket the resource has now, if that can be told."""
+        self.socket_of, self.socket = socket_of or _nothing, None
+        try:
+            self.socket = self.socket_of(resource)
+        except Exception:  # a socket that is not gevent's: `fileno` is asked each time
+            self.socket_of = _nothing
+
     def __del__(self) -> None:
         # The loop keeps an active watcher alive by itself, and the number of a socket that is gone
         # is soon another's.
@@ -164,8 +172,7 @@ class Liveness:
             if watch is None or watch.fd != fd:
                 watch = None if fd is None else SocketWatch(fd, self, entry)
             if watch is not None:
-                watch.socket_of = handlers.socket_of(entry.resource) or _nothing
-                watch.socket = watch.socket_of(entry.resource)
+                watch.know(handlers.socket_of(entry.resource), entry.resource)
         except Exception:  # a driver's surprise must not cost the place: ask before it is lent
             log.exception("%r: cannot watch %r", self._pool, entry.resource)
             watch, entry.is_suspect = None, True
@@ -181,14 +188,18 @@ class Liveness:
         if watch is None:
             return False
         handlers = self._pool.handlers
+        try:
+            is_same = watch.socket_of(entry.resource) == watch.socket
+        except Exception:  # it has none any more
+            is_same = False
+        if is_same:
+            if watch.poll is None:
+                watch.poll = _poll_for(watch.fd)
+            if not watch.poll.poll(0):
+                return False
         fd = handlers.fileno(entry.resource)
         if fd is None:
             return True
-        if fd == watch.fd:
-            if watch.poll is None:
-                watch.poll = _poll_for(fd)
-            if not watch.poll.poll(0):
-                return False
         told = look(fd)
         if told is None:
             return False

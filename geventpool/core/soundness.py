@@ -23,7 +23,10 @@ def is_sound(pool: ResourcePool, entry: Entry, now: float, deadline: float) -> b
         pool.discard(entry, "dead")
         return False
     idle_for, is_watched = now - entry.idle_since, entry.watch is not None
-    if not (entry.is_suspect or pool.handlers.must_check(entry.resource, idle_for, is_watched)):
+    is_fresh = is_watched and idle_for <= pool.limits.sure_for  # for which nobody is to be asked
+    if not entry.is_suspect and (
+        is_fresh or not pool.handlers.must_check(entry.resource, idle_for, is_watched)
+    ):
         return True
     if deadline <= now:
         # timeout=0 never switches: somebody else checks, the next caller has the use of it.

@@ -210,6 +210,9 @@ def test_a_query_that_is_killed_costs_its_connection_and_nothing_else(
     assert stats.size == stats.idle == 1
 
 
+CONNECT = 0.150
+
+
 def test_a_burst_on_warm_connections_does_not_open_one_for_each_caller(
     mariadb: Any, engine_of: Callable[..., Engine]
 ) -> None:
@@ -222,7 +225,7 @@ def test_a_burst_on_warm_connections_does_not_open_one_for_each_caller(
         @event.listens_for(engine, "do_connect")
         def slowly(*_: Any) -> None:
             opened.append(1)
-            gevent.sleep(0.150)
+            gevent.sleep(CONNECT)
 
         borrow_at_once(engine, 5)
         warm = len(opened)
@@ -240,7 +243,8 @@ def test_a_burst_on_warm_connections_does_not_open_one_for_each_caller(
     runs = [(seconds_and_opened(max_size=50), seconds_and_opened(**queue_pool)) for _ in range(3)]
     assert max(ours[1] for ours, _ in runs) <= 5
     assert min(theirs[1] for _, theirs in runs) >= 40
-    assert min(ours[0] for ours, _ in runs) < min(theirs[0] for _, theirs in runs) / 4
+    # However busy the machine is: nobody waits for a connect, and there everybody does.
+    assert min(ours[0] for ours, _ in runs) < CONNECT <= min(theirs[0] for _, theirs in runs)
 
 
 def test_the_pool_goes_down_to_min_idle_and_then_never_wakes_the_hub(
