@@ -25,7 +25,7 @@ check: $(READY)  ## ruff, mypy --strict, import-linter, doctest
 
 peers: $(READY)  ## the tests of SQLAlchemy, Flask-SQLAlchemy and Django, on our pool and on their own, at length
 	-@$(PY) -m tools.system_packages mariadb postgresql
-	GEVENTPOOL_PEERS_WHOLE=1 $(PY) -m pytest -v tests/peers
+	GEVENTPOOL_PEERS_WHOLE=1 $(PY) -m pytest -v -o faulthandler_timeout=0 tests/peers
 
 matrix: $(READY)  ## unit, property and peer tests on Python 3.10-3.13 x SQLAlchemy 2.0 and 2.1
 	$(VENV)/bin/nox

@@ -29,6 +29,8 @@ CASES = sorted(path.stem for path in Path(__file__).with_name("django_cases").gl
 def test_the_cases_of_django_hold(driver: str, cases: str, request: pytest.FixtureRequest) -> None:
     if driver == "mysqlclient":
         pytest.importorskip("MySQLdb")
+        if cases in ("case_session", "case_kill_sweep"):
+            pytest.skip("it blocks the hub, in which the wire and the kills have to run")
     server: Any = request.getfixturevalue(SERVERS[driver])
     environment = {
         **os.environ,

@@ -1,17 +1,20 @@
 """Runs Django's own tests: monkey-patching, a driver, and then its `runtests.py`.
 
+With mysqlclient nothing is patched: it would block the greenlets that these tests take for threads.
+
 `python -m tests.peers.django_start DRIVER FOLDER …`, with the folder of Django's tests and what
 `runtests.py` is to be told.
 """
 
-# ruff: noqa: E402
+import sys
+
 from gevent import monkey
 
-monkey.patch_all()
+if sys.argv[1] != "mysqlclient":
+    monkey.patch_all()
 
 import os
 import runpy
-import sys
 import warnings
 
 
