@@ -147,10 +147,10 @@ def _stop(chance: random.Random) -> Requests:
 
 
 def _scale(chance: random.Random) -> Requests:
-    """A busy worker: hundreds in use, for five minutes."""
-    mean, hold = chance.choice([200, 500]), chance.choice([1.0, 5.0])
+    """A busy worker: hundreds in use, for a quarter of an hour."""
+    mean, hold = chance.choice([200, 500]), chance.choice([2.0, 10.0])
     rate = mean / hold
-    for now in poisson_arrivals(chance, lambda t: rate, rate, 300):
+    for now in poisson_arrivals(chance, lambda t: rate, rate, 900):
         yield now, chance.expovariate(1 / hold)
 
 
