@@ -27,6 +27,7 @@ from .handlers import Handlers, Limits
 from .holders import Holders, disown
 from .ledger import Ledger
 from .line import Line
+from .listener import Listener
 from .liveness import Liveness
 from .opener import Opener
 from .renewal import Renewal
@@ -56,7 +57,12 @@ class ResourcePool(Generic[R]):
         name: for messages.
         clock: time and timers; real ones by default.
         is_cleaner_timed: close what is surplus by a hub timer; else `acquire` and `release` do it.
+
+    Attributes:
+        listener: is told of every return, if there is one. On the class: that of all pools.
     """
+
+    listener: Listener | None = None
 
     def __init__(
         self,
@@ -176,6 +182,8 @@ class ResourcePool(Generic[R]):
                 owner.unlink(entry.on_owner_end)
         held = now - entry.taken_at
         self.counters.hold_seconds += held
+        if self.listener is not None:
+            self.listener.returned(self, entry, held)
         if ledger.waiting:
             self.line.patience.held(held)
             self.line.choose_next(now)
@@ -354,6 +362,8 @@ class ResourcePool(Generic[R]):
             now = self.clock.now()
             disown(entry)
             self.counters.hold_seconds += now - entry.taken_at
+            if self.listener is not None:
+                self.listener.returned(self, entry, now - entry.taken_at)
             self.policy.fell(now, self.ledger.in_use)
             self.draining.notify()
 
