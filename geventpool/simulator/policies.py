@@ -192,8 +192,9 @@ def _named(sizing: str) -> Callable[[str], Runner]:
 
 
 def _idle(figures: str) -> Runner:
-    policy = fixed(0, 1, float(figures))
-    return _ours(lambda setting: fixed(0, setting.max_size, policy.idle_timeout))
+    timeout = float(figures)
+    fixed(0, 1, timeout)  # told now if it is wrong
+    return _ours(lambda setting: fixed(0, setting.max_size, timeout))
 
 
 def _queuepool(figures: str) -> Runner:
