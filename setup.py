@@ -42,6 +42,7 @@ setup(
         "pg8000": ["pg8000>=1.30"],
         "flask": FLASK,
         "gunicorn": GUNICORN,
+        "cli": CLI,
         "plots": PLOTS,
         "dev": [
             *DRIVERS,
@@ -61,7 +62,10 @@ setup(
             "scipy>=1.11",
         ],
     },
-    entry_points={"sqlalchemy.plugins": ["geventpool = geventpool.sqlalchemy:GeventPoolPlugin"]},
+    entry_points={
+        "console_scripts": ["geventpool = geventpool.cli:main"],
+        "sqlalchemy.plugins": ["geventpool = geventpool.sqlalchemy:GeventPoolPlugin"],
+    },
     classifiers=[
         "Framework :: Flask",
         "License :: OSI Approved :: MIT License",

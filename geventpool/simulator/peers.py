@@ -97,7 +97,9 @@ class Peer:
         self.waits.add(self.now - request[0])
         self.lend(request, connection)
 
-    def run(self, trace: Trace, horizon: float, progress: Callable[[float], object] = float) -> None:
+    def run(
+        self, trace: Trace, horizon: float, progress: Callable[[float], object] = float
+    ) -> None:
         """Replays a trace; idling is charged until the horizon, at least."""
         horizon = max(horizon, trace.last_return)
         self.timeline = Timeline(trace.start, horizon)
@@ -130,6 +132,7 @@ class Peer:
         if self.waiting:
             raise AssertionError(f"bug: {len(self.waiting)} requests are in line for ever")
         self.idle_seconds += len(self.idle) * max(0.0, horizon - before)
+        self.timeline.note(horizon, held)
 
     def _returned(self, connection: int) -> None:
         self.in_use -= 1

@@ -217,7 +217,9 @@ def _saautopool(figures: str) -> Runner:
 
 
 def _djangoqueuepool(figures: str) -> Runner:
-    return _plain(figures, lambda _, setting, __: DjangoQueuePool(setting.connect, setting.max_size))
+    return _plain(
+        figures, lambda _, setting, __: DjangoQueuePool(setting.connect, setting.max_size)
+    )
 
 
 def _plain(figures: str, make: Callable[[Trace, Setting, float], Peer]) -> Runner:

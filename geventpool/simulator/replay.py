@@ -1,9 +1,9 @@
 """A trace through the real pool, in virtual time.
 
 Nothing of the pool is imitated: the `ResourcePool` that lends database connections lends those of a
-`FakeDriver`, by a `FakeClock`. Connecting takes its time on that clock. A request that finds something idle
-is served in the loop itself, since `acquire` does not switch then; any other gets a greenlet that waits as
-a web request would.
+`FakeDriver`, by a `FakeClock`. Connecting takes its time on that clock. A request that finds something
+idle is served in the loop itself, since `acquire` does not switch then; any other gets a greenlet that
+waits as a web request would.
 """
 
 from __future__ import annotations
@@ -139,9 +139,20 @@ class Replay:
 
     def run(self) -> None:
         """Replays the whole trace. Switches greenlets."""
-        clock, ledger, returns, idle = self._clock, self.pool.ledger, self._returns, self.pool.ledger.idle
+        clock, ledger, returns, idle = (
+            self._clock,
+            self.pool.ledger,
+            self._returns,
+            self.pool.ledger.idle,
+        )
         acquire, release, jump = self.pool.acquire, self.pool.release, clock.jump
-        times, holds, many, place, size = self._trace.times, self._trace.holds, len(self._trace), 0, 0
+        times, holds, many, place, size = (
+            self._trace.times,
+            self._trace.holds,
+            len(self._trace),
+            0,
+            0,
+        )
         asked = before = times[0]
         idle_seconds = 0.0
         while True:
@@ -182,6 +193,7 @@ class Replay:
         if self._in_line:
             raise AssertionError(f"bug: {self._in_line} requests are in line for ever")
         self.idle_seconds = idle_seconds + len(idle) * max(0.0, self._horizon - before)
+        self.timeline.note(self._horizon, size)
 
     def _wait(self, hold: float) -> None:
         asked = self._clock.now()

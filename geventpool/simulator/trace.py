@@ -130,7 +130,9 @@ def _read(name: str, stream: IO[bytes]) -> Trace:
         cure = f"not text ({error}): give CSV with the columns t,hold"
         raise ConfigError("trace", _place(name, lines), cure) from None
     if not trace:
-        raise ConfigError("trace", name, "has no rows: give CSV with the columns t,hold, in seconds")
+        raise ConfigError(
+            "trace", name, "has no rows: give CSV with the columns t,hold, in seconds"
+        )
     return trace
 
 
