@@ -115,12 +115,13 @@ def read_traces(source: str) -> Iterator[Trace]:
             raise ConfigError("trace", str(file), f"cannot be read: {error.strerror}") from None
 
 
-def _read(name: str, stream: IO[bytes]) -> Trace:
-    peekable = io.BufferedReader(stream)  # type: ignore[type-var]
-    binary: Any = peekable
-    if peekable.peek(2)[:2] == _GZIP:
-        binary = gzip.open(peekable)  # noqa: SIM115  # the stream is the caller's
-    lines = csv.reader(io.TextIOWrapper(binary, "utf-8-sig", newline=""))
+def _read(name: str, stream: Any) -> Trace:
+    """Reads one file; the stream is the caller's, and buffered."""
+    binary: Any = stream
+    if stream.peek(2)[:2] == _GZIP:
+        binary = gzip.GzipFile(fileobj=stream)
+    text = io.TextIOWrapper(binary, "utf-8-sig", newline="")
+    lines = csv.reader(text)
     try:
         trace = Trace(Path(name).name.partition(".csv")[0], _requests(name, lines))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -129,6 +130,8 @@ def _read(name: str, stream: IO[bytes]) -> Trace:
     except (UnicodeDecodeError, csv.Error) as error:
         cure = f"not text ({error}): give CSV with the columns t,hold"
         raise ConfigError("trace", _place(name, lines), cure) from None
+    finally:
+        text.detach()
     if not trace:
         raise ConfigError(
             "trace", name, "has no rows: give CSV with the columns t,hold, in seconds"
