@@ -174,15 +174,22 @@ class QueuePool(Peer):
 class SAAutoPool(QueuePool):
     """The ancestor: a QueuePool that closes one connection at a return while it has more than its level.
 
-    Its quantile overflows at a mean of about 120, at which the real one fails; the model does not.
-    Its `pool_size` is the cap, without overflow.
+    At the cap that may be the one which somebody in line has just been told of: who then waits for
+    another, and opens one when the time-out is over. Its quantile overflows at a mean of about 120, at
+    which the real one fails; the model does not. Its `pool_size` is the cap, without overflow.
+
+    Args:
+        connect: seconds that opening a connection takes.
+        max_size: hard cap.
+        timeout: `pool_timeout`.
     """
 
     INTERVAL: Final = 5.0
     DECAY: Final = math.log(2) / 60
 
-    def __init__(self, connect: float, max_size: int) -> None:
+    def __init__(self, connect: float, max_size: int, timeout: float = 30.0) -> None:
         super().__init__(connect, max_size, 0)
+        self._timeout = timeout
         self._mean, self._rate, self._level = 5.0, 1.0, 1
         self._next_update = -math.inf
 
@@ -194,13 +201,23 @@ class SAAutoPool(QueuePool):
         """Counts the request, then as QueuePool."""
         self._update(self.in_use + self.opening)
         super().ask(request)
+        if self.waiting and self.waiting[-1] is request and self._timeout < math.inf:
+            self.at(self.now + self._timeout, partial(self._timed_out, request))
 
     def take_back(self, connection: int) -> None:
         """As QueuePool, and one is closed if there are more than the level."""
         self._update(self.in_use + self.opening + 1, is_request=False)
+        if self.waiting and self._level < self.size + 1:
+            self.waiting.rotate(-1)
+            return
         super().take_back(connection)
         if self.idle and self._level < self.size:
             self.idle.popleft()
+
+    def _timed_out(self, request: Request) -> None:
+        if request in self.waiting and self.size < self.max_size:
+            self.waiting.remove(request)
+            super().ask(request)
 
     def _update(self, in_use: int, is_request: bool = True) -> None:
         weight = math.exp((self._last - self.now) * self.DECAY)

@@ -10,6 +10,7 @@ import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from queue import Empty
 from random import Random
 from types import SimpleNamespace
@@ -165,7 +166,7 @@ def test_saautopool(trace: Trace) -> None:
     pool.next_update = -math.inf  # its clock counts from 1970
     horizon = trace.last_return + 500
     held = run_queuepool(pool, trace, server, horizon)
-    agree(models.SAAutoPool(CONNECT, 50), trace, server, held, horizon)
+    agree(models.SAAutoPool(CONNECT, 50, timeout=math.inf), trace, server, held, horizon)
 
 
 def test_djangoqueuepool(trace: Trace) -> None:
@@ -185,10 +186,11 @@ def test_djangoqueuepool(trace: Trace) -> None:
     )
     get = pool._pool.get
 
-    def get_by_fake_clock(block: bool, timeout: float) -> Any:
+    def get_by_fake_clock(block: bool, timeout: float = 1000) -> Any:
         if not block or timeout > 100:
             return get(block, timeout)
-        timer = clock.call_later(timeout, lambda me=gevent.getcurrent(): me.throw(Empty), ref=True)
+        throw = partial(gevent.get_hub().loop.run_callback, gevent.getcurrent().throw, Empty)
+        timer = clock.call_later(timeout, throw, ref=True)
         try:
             return get(True, 1000)
         finally:
