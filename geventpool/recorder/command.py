@@ -38,7 +38,7 @@ def record(directory: str, program: tuple[str, ...], max_bytes: int, files: int)
     run = _runner(program)
     recorder = Recorder(directory, max_bytes=max_bytes, files=files)
     recorder.attach_all()
-    when_imported("sqlalchemy.pool", recorder.attach_all_of_sqlalchemy)
+    when_imported("sqlalchemy", recorder.attach_all_of_sqlalchemy)
     try:
         run()
     finally:
@@ -102,5 +102,6 @@ class _Loader(importlib.abc.Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: Any) -> None:
+        module.__loader__ = module.__spec__.loader = self._loader  # nobody shall see us
         self._loader.exec_module(module)
         self._call()

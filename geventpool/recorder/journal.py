@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
+import errno
 import logging
 import os
 import time
@@ -97,8 +98,7 @@ class Journal:
     def _write(self, data: bytes) -> None:
         if self._fd is None or self._bytes + len(data) > self._max_bytes:
             self._open_next()
-        assert self._fd is not None
-        self._bytes += os.write(self._fd, data)
+        self._append(data)
 
     def _open_next(self) -> None:
         self._close()
@@ -109,7 +109,16 @@ class Journal:
         path = self._directory / f"{self._name}-{os.getpid()}-{self._number:06}.csv"
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         self._files.append(path)
-        self._bytes = os.write(self._fd, HEADER.encode())
+        self._bytes = 0
+        self._append(HEADER.encode())
+
+    def _append(self, data: bytes) -> None:
+        """All of it or nothing: half a row would spoil the file."""
+        assert self._fd is not None
+        if os.write(self._fd, data) < len(data):
+            os.ftruncate(self._fd, self._bytes)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._bytes += len(data)
 
     def _close(self) -> None:
         if self._fd is not None:

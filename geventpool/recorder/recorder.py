@@ -154,8 +154,9 @@ class Recorder:
             journal.add(self._epoch + since, time.monotonic() - since)
 
     def _follow(self, engine: Engine) -> None:
-        """The engine has been disposed of, and has a new pool."""
-        self.attach(engine.pool)
+        """The engine has been disposed of, and has a new pool: with its events, if it is SQLAlchemy's."""
+        if hasattr(engine.pool, "core"):
+            self.attach(engine.pool)
 
     def _new_journal(self, pool: Any, name: str) -> Journal:
         name = self._name or name
@@ -163,6 +164,7 @@ class Recorder:
         if self._names[name] > 1:
             name = f"{name}{self._names[name]}"
         self._journals[pool] = journal = Journal(self._directory, name, *self._bounds)
+        weakref.finalize(pool, journal.close).atexit = False
         return journal
 
 

@@ -94,25 +94,42 @@ class Trace:
 def read_traces(source: str) -> Iterator[Trace]:
     """Reads what a user names: a file, `-` for standard input, or a directory for each file in it.
 
+    In a directory, files without rows are passed over: a recorder may only have begun them.
+
     Raises:
         ConfigError: there is nothing to read, or a row is not as it should be; with the line.
     """
     if source == "-":
-        yield _read("standard input", sys.stdin.buffer)
+        yield _full(source, _read("standard input", sys.stdin.buffer))
         return
     path = Path(source)
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES))
-        if not files:
-            raise ConfigError("trace", source, f"no {' or '.join(SUFFIXES)} file is in it")
-    else:
-        files = [path]
-    for file in files:
-        try:
-            with file.open("rb") as stream:
-                yield _read(str(file), stream)
-        except OSError as error:
-            raise ConfigError("trace", str(file), f"cannot be read: {error.strerror}") from None
+    if not path.is_dir():
+        yield _full(source, _open(path))
+        return
+    is_empty = True
+    for file in sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES)):
+        trace = _open(file)
+        if trace:
+            is_empty = False
+            yield trace
+    if is_empty:
+        cure = f"no {' or '.join(SUFFIXES)} file with rows is in it"
+        raise ConfigError("trace", source, cure)
+
+
+def _full(source: str, trace: Trace) -> Trace:
+    if not trace:
+        cure = "has no rows: give CSV with the columns t,hold, in seconds"
+        raise ConfigError("trace", source, cure)
+    return trace
+
+
+def _open(path: Path) -> Trace:
+    try:
+        with path.open("rb") as stream:
+            return _read(str(path), stream)
+    except OSError as error:
+        raise ConfigError("trace", str(path), f"cannot be read: {error.strerror}") from None
 
 
 def _read(name: str, stream: Any) -> Trace:
@@ -132,10 +149,6 @@ def _read(name: str, stream: Any) -> Trace:
         raise ConfigError("trace", _place(name, lines), cure) from None
     finally:
         text.detach()
-    if not trace:
-        raise ConfigError(
-            "trace", name, "has no rows: give CSV with the columns t,hold, in seconds"
-        )
     return trace
 
 

@@ -100,7 +100,9 @@ def loads() -> list[Trace]:
         end = 4000.0 if family == "near-idle" else 120.0
         # No two at the same instant: then the order would be the real pool's own affair.
         chance = Random(seed)
-        rows = ((t + chance.random() / 100, hold) for t, hold in make_trace(family, seed) if t < end)
+        rows = (
+            (t + chance.random() / 100, hold) for t, hold in make_trace(family, seed) if t < end
+        )
         traces.append(Trace(family, rows))
     return traces
 
