@@ -1,7 +1,7 @@
 """Writes RESULTS.md and the plots: python -m benchmarks.sizing [--quick]
 
-Everything is seeded and in virtual time, so that the figures of the tables are the same on each machine; only
-the last table measures time.
+Everything is seeded and in virtual time, so that the figures are the same on each machine; only the last
+table measures time.
 """
 
 from __future__ import annotations
@@ -74,8 +74,9 @@ def summary(outcomes: Outcomes, title: str) -> str:
 def by_family(outcomes: Outcomes, breakeven: float) -> str:
     """Each family, ours beside the two that could be better."""
     rivals = ("adaptive", "idle:C/2", "queuepool:best", *OTHERS)
+    names = " | ".join(f"`{name}`" for name in rivals)
     lines = [
-        f"| C = {breakeven:g} s | {' | '.join(f'`{name}`' for name in rivals)} | longest wait of `adaptive` |",
+        f"| C = {breakeven:g} s | {names} | longest wait of `adaptive` |",
         "|---|" + "---|" * (len(rivals) + 1),
     ]
     for family in FAMILIES:
@@ -219,9 +220,10 @@ def plot_loads() -> None:
 
 TEXT = """# Results: what sizing costs
 
-`python -m benchmarks.sizing` wrote this file; [docs/simulator.md](../../docs/simulator.md) says what is simulated
-and how. Cost = opens · C + idle connection-seconds, as a multiple of the least possible cost; mean over the families / worst
-family, {many} seeds of each. Ours run through the real pool, with connects of 20 ms; nobody reaches a cap.
+`python -m benchmarks.sizing` wrote this file; [docs/simulator.md](../../docs/simulator.md) says what is
+simulated and how. Cost = opens · C + idle connection-seconds, as a multiple of the least possible cost;
+mean over the families / worst family, {many} seeds of each. Ours run through the real pool, with connects
+of 20 ms; nobody reaches a cap.
 
 ## Unseen seeds
 
@@ -235,8 +237,9 @@ family, {many} seeds of each. Ours run through the real pool, with connects of 2
 
 ## By family, unseen seeds
 
-Bold: better than `adaptive` by more than 5 %. \\*: not comparable, because one request in a hundred waits for more than
-0.1 s; who lets others wait needs few connections, and can cost less than the optimum, which serves everybody at once.
+Bold: better than `adaptive` by more than 5 %. \\*: not comparable, because one request in a hundred waits
+for more than 0.1 s; who lets others wait needs few connections, and can cost less than the optimum, which
+serves everybody at once.
 
 {families}
 
@@ -246,17 +249,18 @@ Bold: better than `adaptive` by more than 5 %. \\*: not comparable, because one 
 
 ## The simulator itself
 
-{requests:,} requests with a mean of 5,000 in use: processor time of the whole simulation through the real pool, beside a loop
-that pushes and pops the same events on a `heapq` and does nothing else.
+{requests:,} requests with a mean of 5,000 in use: processor time of the whole simulation through the real
+pool, beside a loop that pushes and pops the same events on a `heapq` and does nothing else.
 
 {speed}
 
 ## Where others are better
 
-* `queuepool:best` has been told the future: of all sizes it is the one that is best for this very trace. On a load that does not
-  change, or is over before a policy can learn (`scale`, `ramp`, `batches` at large C), a fixed size is hard to beat; on all others it
-  costs up to {best_worst:.0f} times the optimum.
-* With short traces and C = 120 s, most of the cost is the start and the end: every policy has to find out that nothing comes any more.
+* `queuepool:best` has been told the future: of all sizes it is the one that is best for this very trace.
+  On a load that does not change, or is over before a policy can learn, a fixed size is hard to beat; on
+  others it costs up to {best_worst:.0f} times the optimum.
+* With short traces and C = 120 s, much of the cost is the start and the end: every policy has to find out
+  that nothing comes any more.
 
 ![bursts](bursts.png)
 ![ramp](ramp.png)

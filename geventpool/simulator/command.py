@@ -62,13 +62,11 @@ def simulate(
     The ratio is to the least possible cost, that of a pool which knows the future; below 1 it can
     only be where requests wait for others' connections.
     """  # noqa: D301  # the backspace is click's
+    setting = Setting(breakeven, connect, max_size, min_idle, horizon)
     names = policies or DEFAULTS
     for name in names:
-        runner(name)  # tells now if one of them is wrong
-    setting = Setting(breakeven, connect, max_size, min_idle, horizon)
-    console = Console(stderr=json_file == "-")
-    if not console.is_terminal:
-        console.width = 120
+        runner(name)  # tells now if one is wrong
+    console = _console(is_stderr=json_file == "-")
     rows = []
     for trace in read_traces(source):
         outcomes = _simulate_all(trace, names, setting)
@@ -91,6 +89,13 @@ def trace(family: str, seed: int, out: str) -> None:
     made = make_trace(family, seed)
     with _writing("out", out) as file:
         made.write(file)
+
+
+def _console(is_stderr: bool) -> Console:
+    console = Console(stderr=is_stderr)
+    if not console.is_terminal:
+        console.width = 120
+    return console
 
 
 def _simulate_all(trace: Trace, names: tuple[str, ...], setting: Setting) -> list[Outcome]:

@@ -62,13 +62,7 @@ def best_queuepool_size(trace: Trace, breakeven: float, max_size: int, horizon: 
         max_size: the largest size that counts.
         horizon: until when idling is charged.
     """
-    pauses, steps, peak, before, in_use = array("d"), array("b"), 0, trace.start, 0
-    for now, is_rise in trace.events():
-        pauses.append(now - before)
-        steps.append(1 if is_rise else -1)
-        in_use += steps[-1]
-        peak, before = max(peak, in_use), now
-    pauses.append(max(0.0, horizon - before))
+    pauses, steps, peak = _steps(trace, horizon)
     costs: dict[int, float] = {}
 
     def cost(size: int) -> float:
@@ -77,10 +71,7 @@ def best_queuepool_size(trace: Trace, breakeven: float, max_size: int, horizon: 
         return costs[size]
 
     top = max(1, min(peak, max_size))
-    grid = {size for size in range(1, top + 1) if size <= 8 or size == top}
-    size = 8.0
-    while (size := size * 1.25) < top:
-        grid.add(int(size))
+    grid = {min(top, int(8 * 1.25**power)) for power in range(-9, 60)} - {0}
     best = min(sorted(grid), key=cost)
     step = max(1, best // 8)
     while step:
@@ -90,6 +81,19 @@ def best_queuepool_size(trace: Trace, breakeven: float, max_size: int, horizon: 
             step //= 2
         best = better
     return best
+
+
+def _steps(trace: Trace, horizon: float) -> tuple[array[float], array[int], int]:
+    """Pauses between events, with the one up to the horizon; rises and falls; most in use."""
+    pauses, steps = array("d"), array("b")
+    before, in_use, peak = trace.start, 0, 0
+    for now, is_rise in trace.events():
+        pauses.append(now - before)
+        steps.append(1 if is_rise else -1)
+        in_use += steps[-1]
+        peak, before = max(peak, in_use), now
+    pauses.append(max(0.0, horizon - before))
+    return pauses, steps, peak
 
 
 def _walk(pauses: array[float], steps: array[int], size: int, breakeven: float) -> float:

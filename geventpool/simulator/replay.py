@@ -136,6 +136,7 @@ class Replay:
         self._returns: list[tuple[float, int, Entry[FakeConnection]]] = []
         self._served = 0  # orders returns of the same time
         self._in_line = 0
+        self._size = 0
 
     def run(self) -> None:
         """Replays the whole trace. Switches greenlets."""
@@ -145,55 +146,55 @@ class Replay:
             self._returns,
             self.pool.ledger.idle,
         )
-        acquire, release, jump = self.pool.acquire, self.pool.release, clock.jump
-        times, holds, many, place, size = (
-            self._trace.times,
-            self._trace.holds,
-            len(self._trace),
-            0,
-            0,
-        )
+        times, holds, many, place = self._trace.times, self._trace.holds, len(self._trace), 0
         asked = before = times[0]
         idle_seconds = 0.0
         while True:
             back = returns[0][0] if returns else math.inf
             now = asked if asked < back else back
             due = clock.due_at
-            is_timer = due <= now
-            if is_timer:
-                is_over = now == math.inf and not self._in_line and due > self._horizon
-                if is_over or due == math.inf:
+            if due <= now:
+                if now == math.inf and self._is_over(due):
                     break
                 now = due
             idle_seconds += len(idle) * (now - before)
             before = now
-            if is_timer:
+            if now == due:  # before what else happens at that time
                 clock.ring()
             elif now == back:
-                jump(now)
-                is_somebody_served = bool(ledger.waiting)
-                release(heappop(returns)[2])
-                if is_somebody_served:
-                    settle()
+                self._give_back(now)
             else:
-                jump(now)
-                if idle:
-                    self._lent(acquire(None), now + holds[place])
-                else:
-                    self._in_line += 1
-                    gevent.spawn_raw(self._wait, holds[place])
-                    settle()
+                self._ask(now, holds[place])
                 place += 1
                 asked = times[place] if place < many else math.inf
                 if place & _PROGRESS == 0:
                     self._progress(place / many)
-            if ledger.size != size:
-                size = ledger.size
-                self._resized(now, size)
+            if ledger.size != self._size:
+                self._resized(now)
         if self._in_line:
             raise AssertionError(f"bug: {self._in_line} requests are in line for ever")
         self.idle_seconds = idle_seconds + len(idle) * max(0.0, self._horizon - before)
-        self.timeline.note(self._horizon, size)
+        self.timeline.note(self._horizon, self._size)
+
+    def _is_over(self, due: float) -> bool:
+        """Nothing is left to happen but timers: until when do they count?"""
+        return due == math.inf or (not self._in_line and due > self._horizon)
+
+    def _give_back(self, now: float) -> None:
+        self._clock.jump(now)
+        is_somebody_served = bool(self.pool.ledger.waiting)
+        self.pool.release(heappop(self._returns)[2])
+        if is_somebody_served:
+            settle()
+
+    def _ask(self, now: float, hold: float) -> None:
+        self._clock.jump(now)
+        if self.pool.ledger.idle:
+            self._lent(self.pool.acquire(None), now + hold)
+        else:
+            self._in_line += 1
+            gevent.spawn_raw(self._wait, hold)
+            settle()
 
     def _wait(self, hold: float) -> None:
         asked = self._clock.now()
@@ -210,8 +211,9 @@ class Replay:
     def _opens_one(self) -> None:
         self.opens += 1
         self.timeline.opened(self._clock.now())
-        self._resized(self._clock.now(), self.pool.ledger.size)
+        self._resized(self._clock.now())
 
-    def _resized(self, now: float, size: int) -> None:
+    def _resized(self, now: float) -> None:
+        self._size = size = self.pool.ledger.size
         self.peak = max(self.peak, size)
         self.timeline.note(now, size)
