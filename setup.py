@@ -49,6 +49,7 @@ setup(
         "flask": FLASK,
         "django": DJANGO,
         "gunicorn": GUNICORN,
+        "cli": CLI,
         "plots": PLOTS,
         "prometheus": PROMETHEUS,
         "opentelemetry": OPENTELEMETRY,

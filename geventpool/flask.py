@@ -28,6 +28,7 @@ from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
 from geventpool import sqlalchemy as door
 from geventpool.config import make_config
 from geventpool.errors import ConfigError
+from geventpool.recorder import record
 
 if TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy
@@ -45,8 +46,8 @@ NOT_SETTINGS = frozenset({"GEVENTPOOL_DRAIN_TIMEOUT", "GEVENTPOOL_SNAPSHOTS"})
 # several would hand out as many empty databases.
 MEMORY_POOLS = (StaticPool, SingletonThreadPool)
 
-# What only SQLAlchemy's kind of pool takes.
-LOGGING = frozenset({"echo", "logging_name"})
+# What only SQLAlchemy's kind of pool takes, and what only this extension does.
+NOT_THE_POOLS = frozenset({"echo", "logging_name", "record"})
 
 logger = logging.getLogger("geventpool.flask")
 
@@ -59,6 +60,9 @@ class GeventPool:
     others gets them from Flask-SQLAlchemy itself, and the extension leaves its engine as it is::
 
         SQLALCHEMY_BINDS = {"reports": {"url": ..., "poolclass": GeventPool, "pool_size": 2}}
+
+    With ``GEVENTPOOL_RECORD = "traces/"`` (or `record="traces/"`) the load of each bind is written
+    to files there, for `geventpool simulate`.
 
     A SQLite database in memory keeps SQLAlchemy's pool of one connection: that connection is the
     database.
@@ -106,7 +110,7 @@ class GeventPool:
             raise ConfigError("app", app, cure)
         # Told here, at the line where it can be put right, even if there is nothing to wrap yet.
         settings = self._settings_for(app)
-        make_config(**{name: settings[name] for name in settings.keys() - LOGGING})
+        make_config(**{name: settings[name] for name in settings.keys() - NOT_THE_POOLS})
         if "sqlalchemy" in app.extensions:
             with app.app_context():
                 self._wrap_engines(app)
@@ -185,7 +189,13 @@ def metrics() -> Response:
 
 
 def _wrap_engine(engine: Engine, bind_key: str | None, settings: Mapping[str, Any]) -> None:
-    """Put one engine on a geventpool, unless its connection is its database."""
+    """Put one engine on a geventpool, unless its connection is its database.
+
+    Raises:
+        ConfigError: the directory for its records cannot be written to.
+    """
+    directory = settings.get("record")
+    settings = {name: value for name, value in settings.items() if name != "record"}
     if isinstance(engine.pool, MEMORY_POOLS):
         logger.info(
             "bind %r keeps its %s: a SQLite database in memory lives in its one connection",
@@ -194,6 +204,8 @@ def _wrap_engine(engine: Engine, bind_key: str | None, settings: Mapping[str, An
         )
         return
     door.wrap(engine, **settings)
+    if directory is not None:
+        record(engine, directory, name=bind_key or "default")
 
 
 def _settings_of(config: Mapping[str, Any]) -> dict[str, Any]:

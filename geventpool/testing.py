@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable
 
 import gevent
@@ -54,6 +55,19 @@ class FakeClock:
         """Timers that have neither rung nor been stopped."""
         return sum(timer.call is not None for _, _, timer in self._heap)
 
+    @property
+    def due_at(self) -> float:
+        """When the next timer rings, or would if it had not been stopped; `inf`: there is none."""
+        return self._heap[0][0] if self._heap else math.inf
+
+    def jump(self, to: float) -> None:
+        """Moves time on to before the next timer, and does nothing else. Never switches.
+
+        Args:
+            to: a time, not before now and not after `due_at`.
+        """
+        self._now = to
+
     def sleep(self, seconds: float) -> None:
         """Parks the calling greenlet until `advance` has come so far. Switches greenlets."""
         woken = Event()
@@ -68,15 +82,19 @@ class FakeClock:
         target = self._now + seconds
         settle()
         while self._heap and self._heap[0][0] <= target:
-            at, _, timer = heapq.heappop(self._heap)
-            if timer.call is not None:
-                call, timer.call = timer.call, None
-                self._now = max(self._now, at)
-                self.rings += 1
-                call()
-                settle()
+            self.ring()
         self._now = target
         settle()
+
+    def ring(self) -> None:
+        """Moves time on to the next timer and rings it, if it has not been stopped. Switches."""
+        at, _, timer = heapq.heappop(self._heap)
+        if timer.call is not None:
+            call, timer.call = timer.call, None
+            self._now = max(self._now, at)
+            self.rings += 1
+            call()
+            settle()
 
 
 class FakeConnection:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .entry import Entry
+
+if TYPE_CHECKING:
+    from .pool import ResourcePool
 
 
 class Listener(Protocol):
@@ -34,3 +37,16 @@ class Listener(Protocol):
 
     def closed(self, entry: Entry, cause: str) -> None:
         """An entry is taken out of circulation; `cause` as in `PoolStats.closed`."""
+
+
+class Recorder(Protocol):
+    """Told of every return, in its midst: never switches, never raises, and is quick.
+
+    Beside the listener, because one recorder may serve many pools: all of a process, also later ones.
+    """
+
+    def record(self, pool: ResourcePool, entry: Entry, held: float) -> None:
+        """An entry has come back, in whatever way, after it was lent for `held` seconds.
+
+        `entry.taken_at` and `entry.waited` are still those of this holder.
+        """

@@ -21,13 +21,14 @@ from ..errors import PoolClosed
 from ..sizing import SizingPolicy
 from . import registry, threads
 from .cleaner import SOON, Cleaner
+from .closing import close_in_time
 from .drain import Drain
 from .entry import CLOSED, CLOSING, IDLE, IN_USE, Entry
 from .handlers import Handlers, Limits
 from .holders import Holders, disown
 from .ledger import Ledger
 from .line import Line
-from .listener import Listener
+from .listener import Listener, Recorder
 from .liveness import Liveness
 from .opener import Opener
 from .renewal import Renewal
@@ -41,9 +42,6 @@ log = logging.getLogger("geventpool")
 # Causes for which an entry is closed that may mean that the other side is gone.
 _SIGNS_OF_DEATH = ("dead", "invalidated")
 
-# A close that takes longer is given up: the peer is not there, and the place is needed.
-_LONGEST_CLOSE = 5.0
-
 
 class ResourcePool:
     """A pool of resources, owned by one thread's hub.
@@ -55,7 +53,13 @@ class ResourcePool:
         name: for messages.
         clock: time and timers; real ones by default.
         is_cleaner_timed: close what is surplus by a hub timer; else `acquire` and `release` do it.
+
+    Attributes:
+        listener: is told of everything, if there is one.
+        recorder: is told of every return, if there is one. On the class: that of all pools.
     """
+
+    recorder: Recorder | None = None
 
     def __init__(
         self,
@@ -178,6 +182,8 @@ class ResourcePool:
         self.counters.hold_seconds += held
         if self.listener is not None:
             self.listener.returned(entry, held)
+        if self.recorder is not None:
+            self.recorder.record(self, entry, held)
         if ledger.waiting:
             self.line.patience.held(held)
             self.line.choose_next(now)
@@ -359,6 +365,8 @@ class ResourcePool:
             self.counters.hold_seconds += now - entry.taken_at
             if self.listener is not None:
                 self.listener.returned(entry, now - entry.taken_at)
+            if self.recorder is not None:
+                self.recorder.record(self, entry, now - entry.taken_at)
             self.policy.fell(now, self.ledger.in_use)
             self.draining.notify()
         if self.listener is not None:
@@ -379,7 +387,7 @@ class ResourcePool:
                 now = self.clock.now()  # its holder was killed, moments ago
                 self.line.patience.ended(now - entry.taken_at + entry.waited, now)
                 self.line.patience.cut_short(now - entry.taken_at)
-            self._close_in_time(entry)
+            close_in_time(self, entry)
         finally:
             try:
                 if ghost is not None and entry.cause != "dead":  # nobody would answer
@@ -388,19 +396,6 @@ class ResourcePool:
                     self.counters.cancel_failures += not is_gone
             finally:
                 self._closed(entry)
-
-    def _close_in_time(self, entry: Entry) -> None:
-        limit = gevent.Timeout.start_new(_LONGEST_CLOSE)
-        try:
-            self.handlers.close(entry.resource, entry.cause)
-        except Exception:
-            log.exception("%r: error while closing %r", self, entry.resource)
-        except gevent.Timeout as error:
-            if error is not limit:
-                raise
-            log.warning("%r: gave up closing %r, which hangs", self, entry.resource)
-        finally:
-            limit.close()
 
     def in_background(self, errand: Callable[[Entry], object], entry: Entry) -> None:
         """Does what may switch where the caller must not. The greenlet is a raw one, because a

@@ -3,7 +3,8 @@
 Level k of a LIFO pool is busy while at least k connections are in use, and its idle gaps are the
 gaps of one connection. Keeping it through a gap g costs g seconds of idling, closing it costs the
 break-even C when it is opened again: whatever the other levels do. So every level has its own idle
-timeout, one of seven, and the question is only which.
+timeout, one of seven, and the question is only which. A level that has seen little is judged by what
+all levels have seen: while a load grows, each level is new, but its gaps are like those of the others.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ TIMEOUTS: Final = tuple(2.0**power for power in range(-5, 2))
 _SHORTEST: Final = TIMEOUTS[0]
 _LONGEST: Final = TIMEOUTS[-1]
 _MEMORY: Final = 0.98
+_FORGOTTEN: Final = 1.0 - _MEMORY
 _POISSON_WEIGHT: Final = 0.5
 _PRIOR_WEIGHT: Final = 3.0
 _LONG_HOLD: Final = 0.25
@@ -60,7 +62,17 @@ class Adaptive(Estimator):
     was ever idle for more than C/32.
     """
 
-    __slots__ = ("_asked_size", "_down", "_losses", "_noticed", "_seen", "_timeout", "breakeven")
+    __slots__ = (
+        "_asked_size",
+        "_common",
+        "_down",
+        "_gaps",
+        "_losses",
+        "_noticed",
+        "_seen",
+        "_timeout",
+        "breakeven",
+    )
 
     def __init__(self, breakeven: float, half_life: float) -> None:
         super().__init__(half_life)
@@ -68,6 +80,8 @@ class Adaptive(Estimator):
         self._noticed = breakeven * _SHORTEST  # shorter gaps cost the same with every timeout
         self._down: dict[int, float] = {}  # when use last fell from this level
         self._losses: dict[int, list[float]] = {}  # decayed cost of its gaps with each timeout
+        self._common = list(_PRIOR)  # the same of all levels' gaps; the prior stands for the first
+        self._gaps = _PRIOR_WEIGHT  # decayed number of these
         self._asked_size = 0
         self._seen: tuple[float, int, float] | None = None  # the state that `_timeout` knows of
         self._timeout = 0.0
@@ -159,19 +173,24 @@ class Adaptive(Estimator):
         return size - self._in_use > math.sqrt(2.0 * traffic) + 1.0
 
     def _timeout_of(self, level: int, mean: float, rate: float) -> float:
-        """The timeout of the least cost: what happened, and priors for what has not yet."""
+        """The timeout of the least cost: what happened, and priors for what has not yet.
+
+        While a load grows the mean lags; what is in use now is then the better guess.
+        """
         gap = math.inf
+        mean = max(mean, self._in_use)
         if level == 1 or rate * self.breakeven > 1.0:
             gap = mean_gap(min(level, 2 * MOST), mean, rate) / self.breakeven
         if gap > _NEVER:
             gap = math.inf  # 1 - survives would be rounding errors
         losses = self._losses.get(level)
+        weight = _PRIOR_WEIGHT / self._gaps
         best = least = math.inf
         # The chance that an exponential gap is longer; each timeout is twice the one before.
         survives = exp(-_SHORTEST / gap)
         for index, timeout in enumerate(TIMEOUTS):
             expected = timeout if gap == math.inf else gap * (1.0 - survives)
-            cost = _PRIOR[index] + _POISSON_WEIGHT * (expected + survives)
+            cost = weight * self._common[index] + _POISSON_WEIGHT * (expected + survives)
             if losses is not None:
                 cost += losses[index]
             if cost < least:
@@ -184,6 +203,9 @@ class Adaptive(Estimator):
         losses = self._losses.get(level)
         if losses is None:
             self._losses[level] = losses = [0.0] * len(TIMEOUTS)
+        common = self._common
         for index, timeout in enumerate(TIMEOUTS):
             cost = gap if gap <= timeout else timeout + 1.0
             losses[index] = _MEMORY * losses[index] + cost
+            common[index] = _MEMORY * common[index] + cost + _FORGOTTEN * _PRIOR[index]
+        self._gaps = _MEMORY * self._gaps + 1.0 + _FORGOTTEN * _PRIOR_WEIGHT

@@ -1,0 +1,1 @@
+"""What each pool's sizing costs, beside a pool that knows the future."""

@@ -1,0 +1,173 @@
+"""`geventpool simulate` and `geventpool trace`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import click
+from rich import box
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from ..errors import ConfigError
+from .families import FAMILIES, make_trace
+from .outcome import Outcome
+from .policies import DEFAULTS, Setting, runner
+from .policies import simulate as simulate_one
+from .trace import Trace, read_traces
+
+
+@click.command()
+@click.argument("source", metavar="TRACE")
+@click.option("--policy", "policies", multiple=True, help="May be repeated; see below.")
+@click.option(
+    "--breakeven", default=30.0, show_default=True, help="Seconds of idling one connect is worth."
+)
+@click.option("--connect", default=0.02, show_default=True, help="Seconds that a connect takes.")
+@click.option("--max", "max_size", default=100, show_default=True, help="Most connections at once.")
+@click.option("--min-idle", default=0, show_default=True, help="Of our pool: never closes below.")
+@click.option("--horizon", type=float, help="Charge idling until then.  [default: the last return]")
+@click.option(
+    "--json", "json_file", metavar="FILE", help="Write the figures; - for standard output."
+)
+@click.option("--plot", "plot_file", metavar="FILE.png", help="Draw demand and connections held.")
+def simulate(
+    source: str,
+    policies: tuple[str, ...],
+    breakeven: float,
+    connect: float,
+    max_size: int,
+    min_idle: int,
+    horizon: float | None,
+    json_file: str | None,
+    plot_file: str | None,
+) -> None:
+    """Replay TRACE in virtual time, through our pool and through models of others.
+
+    TRACE is a CSV file (or .csv.gz) with the columns t,hold in seconds, a directory of such files, or
+    - for standard input.
+
+    \b
+    Policies: adaptive[:BREAKEVEN], poisson[:OPEN_INTERVAL], idle:SECONDS,
+    queuepool:SIZE+OVERFLOW, queuepool:best, saautopool, djangoqueuepool,
+    hikaricp[:MINIMUM_IDLE], psycopg_pool[:MIN_SIZE].
+
+    The ratio is to the least possible cost, that of a pool which knows the future; below 1 it can
+    only be where requests wait for others' connections.
+    """  # noqa: D301  # the backspace is click's
+    setting = Setting(breakeven, connect, max_size, min_idle, horizon)
+    names = policies or DEFAULTS
+    for name in names:
+        runner(name)  # tells now if one is wrong
+    console = _console(is_stderr=json_file == "-")
+    rows = []
+    for trace in read_traces(source):
+        outcomes = _simulate_all(trace, names, setting)
+        console.print(_table(trace, outcomes, setting))
+        rows += [outcome.as_dict() for outcome in outcomes]
+        if plot_file is not None:
+            _plot(trace, outcomes, plot_file, is_one=not Path(source).is_dir())
+    if json_file is not None:
+        with _writing("json", json_file) as file:
+            json.dump(rows, file, indent=1)
+            file.write("\n")
+
+
+@click.command()
+@click.argument("family", type=click.Choice(list(FAMILIES)))
+@click.option("--seed", default=0, show_default=True, help="Another one, another trace.")
+@click.option("--out", default="-", metavar="FILE", help="[default: standard output]")
+def trace(family: str, seed: int, out: str) -> None:
+    """Make a trace of a FAMILY of loads, as CSV."""
+    made = make_trace(family, seed)
+    with _writing("out", out) as file:
+        made.write(file)
+
+
+def _console(is_stderr: bool) -> Console:
+    console = Console(stderr=is_stderr)
+    if not console.is_terminal:
+        console.width = 120
+    return console
+
+
+def _simulate_all(trace: Trace, names: tuple[str, ...], setting: Setting) -> list[Outcome]:
+    outcomes = []
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        for name in names:
+            task = bar.add_task(f"{trace.name}: {name}", total=1.0)
+            tell = partial(_tell, bar, task)
+            outcomes.append(simulate_one(trace, name, setting, tell))
+            bar.update(task, completed=1.0)
+    return outcomes
+
+
+def _tell(bar: Progress, task: TaskID, share: float) -> None:
+    bar.update(task, completed=share)
+
+
+def _table(trace: Trace, outcomes: list[Outcome], setting: Setting) -> Table:
+    seconds = trace.last_return - trace.start
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        title_justify="left",
+        title=f"{trace.name}: {len(trace):,} requests in {seconds:,.0f} s; one connect is worth "
+        f"{setting.breakeven:g} s of idling; the least possible cost is {outcomes[0].optimum:,.0f} s",
+    )
+    table.add_column("policy", no_wrap=True)
+    for name in ("opens", "idle s", "waited", "p50", "p99", "max wait", "peak", "cost s", "ratio"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for it in outcomes:
+        waits = (_span(wait) for wait in (it.p50, it.p99, it.max_wait))
+        table.add_row(
+            it.policy,
+            f"{it.opens:,}",
+            f"{it.idle_seconds:,.0f}",
+            f"{it.waited:,}",
+            *waits,
+            f"{it.peak:,}",
+            f"{it.cost:,.0f}",
+            f"{it.ratio:.2f}",
+        )
+    return table
+
+
+def _span(seconds: float) -> str:
+    if seconds >= 1.0:
+        return f"{seconds:,.3g} s"
+    return f"{seconds * 1000:.3g} ms" if seconds else "0"
+
+
+def _plot(trace: Trace, outcomes: list[Outcome], file: str, is_one: bool) -> None:
+    try:
+        from .plot import draw
+    except ImportError as error:
+        cure = f"needs {error.name}: pip install 'geventpool[plots]'"
+        raise ConfigError("plot", file, cure) from None
+    path = Path(file)
+    if not is_one:  # one picture for each file of a directory
+        path = path.with_name(f"{path.stem}-{trace.name}{path.suffix}")
+    try:
+        draw(trace, outcomes, path)
+    except (OSError, ValueError) as error:
+        raise ConfigError("plot", str(path), f"cannot be written: {error}") from None
+
+
+@contextmanager
+def _writing(option: str, name: str) -> Iterator[IO[str]]:
+    if name == "-":
+        yield sys.stdout
+        return
+    try:
+        with open(name, "w", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        raise ConfigError(option, name, f"cannot be written: {error.strerror}") from None

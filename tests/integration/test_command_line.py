@@ -1,0 +1,106 @@
+"""The `geventpool` command as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geventpool.simulator import DEFAULTS, KEYS, make_trace
+
+PROGRAM = """
+import sys
+from gevent import monkey
+monkey.patch_all()
+assert "sqlalchemy" not in sys.modules, "imported before the program could patch"
+import gevent
+from geventpool.sqlalchemy import GeventPool
+from sqlalchemy import create_engine, text
+
+ours = create_engine(sys.argv[1], poolclass=GeventPool)
+theirs = create_engine(sys.argv[1])
+
+def work(engine):
+    for _ in range(20):
+        with engine.connect() as connection:
+            connection.execute(text("select 1"))
+            gevent.sleep(0.005)
+
+gevent.joinall([gevent.spawn(work, e) for e in (ours, theirs) for _ in range(5)], raise_error=True)
+"""
+
+
+def geventpool(*arguments: str, data: bytes | None = None, code: int = 0) -> Any:
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("geventpool")), *arguments],
+        input=data,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr.decode()
+    return done
+
+
+def test_a_trace_is_made_simulated_and_drawn(tmp_path: Path) -> None:
+    trace, figures, picture = (str(tmp_path / name) for name in ("a.csv", "a.json", "a.png"))
+    geventpool("trace", "near-idle", "--seed", "3", "--out", trace)
+    done = geventpool("simulate", trace, "--json", figures, "--plot", picture)
+    told = json.loads(Path(figures).read_text())
+    assert [row["policy"] for row in told] == list(DEFAULTS)
+    assert all(tuple(row) == KEYS for row in told)
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+    for policy in DEFAULTS:
+        assert policy in done.stdout.decode()
+
+
+def test_a_trace_goes_through_pipes() -> None:
+    made = geventpool("trace", "sequential")
+    done = geventpool("simulate", "-", "--policy", "adaptive", "--json", "-", data=made.stdout)
+    (row,) = json.loads(done.stdout)
+    assert (row["trace"], row["policy"]) == ("standard input", "adaptive")
+
+
+def test_a_directory_is_replayed_file_by_file(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        with (tmp_path / f"{seed}.csv").open("w") as file:
+            make_trace("near-idle", seed).write(file)
+    done = geventpool("simulate", str(tmp_path), "--policy", "idle:5", "--json", "-")
+    assert [row["trace"] for row in json.loads(done.stdout)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["simulate", "/none/such.csv"], "cannot be read"),
+        (["simulate", "-"], "has no rows"),
+        (["simulate", "-", "--policy", "adaptve"], "did you mean adaptive?"),
+        (["simulate", "-", "--breakeven", "0"], "breakeven=0.0"),
+        (["record", "/none/such", "--files", "0", "python"], "Error"),
+        (["record", "traces", "no-such-program"], "no such script or command"),
+        (["record", "traces", "ls"], "no Python program"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = geventpool(*arguments, data=b"", code=1)
+    assert told in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+def test_a_program_on_a_real_server_is_recorded_and_simulated(mariadb: Any, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    traces = tmp_path / "traces"
+    geventpool("record", str(traces), str(program), mariadb.url("pymysql"))
+    done = geventpool("simulate", str(traces), "--policy", "adaptive", "--json", "-")
+    rows = json.loads(done.stdout)
+    assert len(rows) == len(list(traces.iterdir())) == 2
+    assert {row["trace"].partition("-")[0] for row in rows} == {"mysql", "QueuePool"}
+    assert sum(len(file.read_text().splitlines()) - 1 for file in traces.iterdir()) == 200
