@@ -157,7 +157,7 @@ def test_statements_of_the_orm_and_of_streams_are_seen(engine: Engine) -> None:
 
 def test_a_planted_secret_appears_nowhere(mariadb: Any, tmp_path: Path, caplog: Any) -> None:
     caplog.set_level(logging.DEBUG)
-    logging.getLogger("sqlalchemy").setLevel(logging.INFO)
+    caplog.set_level(logging.INFO, logger="sqlalchemy")
     root = create_engine(mariadb.url("pymysql"))
     with root.begin() as connection:
         connection.exec_driver_sql(f"create or replace user planted identified by '{SECRET}'")
