@@ -92,7 +92,9 @@ class Opener:
                 in use, and the next attempt is not due, or hangs.
         """
         ledger = self._pool.ledger
-        if now < self._patient_until or self._failures < _PROOF or self.is_full or self.last_error is None or ledger.in_use:
+        if self.is_full or self.last_error is None or ledger.in_use:
+            return
+        if now < self._patient_until or self._failures < _PROOF:
             return
         if now < self._retry_at or (ledger.opening and now - self._began_at > _LONG):
             raise _again(self.last_error)
