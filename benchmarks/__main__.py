@@ -30,6 +30,7 @@ BENCHMARKS = (
     "frames",
     "idle_connections",
     "footprint",
+    "sizing",
     "sizing_cost",
     "connect_stall",
     "default_cap",
