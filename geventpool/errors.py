@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+# The password of a URL, as far as the last @; and whatever a key of that name has.
+_IN_URL = re.compile(r"(://[^\s/:@]*):\S*@")
+_BY_KEY = re.compile(
+    r"(?i)(\w*(?:password|passwd|pwd|secret|token)\w*['\"]?\s*[=:]\s*)"
+    r"(?!None\b)(?:'[^']*'|\"[^\"]*\"|[^\s,;&)}\]'\"]+)"
+)
+
+
+def without_passwords(text: str) -> str:
+    """Text with `***` for the passwords in URLs, and for those of keys like `password=`."""
+    return _BY_KEY.sub(r"\1***", _IN_URL.sub(r"\1:***@", text))
 
 
 class GeventPoolError(Exception):
@@ -19,7 +32,7 @@ class ConfigError(GeventPoolError, ValueError):
     """
 
     def __init__(self, argument: str, value: object, cure: str) -> None:
-        super().__init__(f"{argument}={value!r}: {cure}")
+        super().__init__(f"{argument}={without_passwords(repr(value))}: {cure}")
         self.argument = argument
         self.value = value
         self.cure = cure

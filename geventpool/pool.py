@@ -333,10 +333,14 @@ class ConnectionPool(Door):
             Exception: what the driver raised when it could not connect.
         """
         entry = self.core.acquire(self.config.timeout if timeout is _UNSAID else timeout)
-        pooled = PooledConnection(self, entry)  # comes back by itself, whatever the listener does
+        pooled = PooledConnection(self, entry)
         listener: Any = self.core.listener
         if listener is not None:
-            pooled.connection = listener.handed_out(entry)
+            try:
+                pooled.connection = listener.handed_out(entry)
+            except BaseException:  # killed while that was being logged
+                pooled.close()
+                raise
         return pooled
 
     def status(self) -> str:

@@ -6,7 +6,6 @@ import gc
 import heapq
 import logging
 import math
-import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -216,5 +215,5 @@ def _tell(greenlet: Any, entry: Entry) -> str:
     spawned = getattr(greenlet, "spawning_stack", None)
     if spawned is None:
         return told
-    spawned_at = "".join(traceback.format_stack(spawned, stacks.SHOWN))
+    spawned_at = stacks.format_frames(spawned)
     return f"{told}. Spawned at (the next time, where it was taken will be known):\n{spawned_at}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import linecache
 import sys
-import traceback
 from types import CodeType, FrameType
 from typing import Any
 
@@ -35,7 +33,10 @@ def capture(skip: int) -> Stack:
         skip: innermost frames to leave out.
     """
     stack: Stack = []
-    frame: FrameType | None = sys._getframe(skip + 1)
+    try:
+        frame: FrameType | None = sys._getframe(skip + 1)
+    except ValueError:  # the pool's own method is what the greenlet runs
+        return stack
     while frame is not None and len(stack) < _DEEPEST:
         stack.append((frame.f_code, frame.f_lineno))
         frame = frame.f_back
@@ -43,12 +44,23 @@ def capture(skip: int) -> Stack:
 
 
 def format_capture(stack: Stack) -> str:
-    """A captured stack as text, outermost first, like a traceback."""
+    """A captured stack as text, outermost first, like a traceback.
+
+    Without the lines of code, because a secret may be written there.
+    """
     return "".join(
         f'  File "{code.co_filename}", line {line}, in {code.co_name}\n'
-        f"    {linecache.getline(code.co_filename, line).strip()}\n"
         for code, line in reversed(stack[:SHOWN])
     )
+
+
+def format_frames(frame: Any) -> str:
+    """The stack of a frame, or of what gevent keeps in place of one, as `format_capture` writes it."""
+    stack: Stack = []
+    while frame is not None and len(stack) < SHOWN:
+        stack.append((frame.f_code, frame.f_lineno))
+        frame = frame.f_back
+    return format_capture(stack)
 
 
 def frame_of(greenlet: Any) -> FrameType | None:
@@ -66,8 +78,7 @@ def frame_of(greenlet: Any) -> FrameType | None:
 
 def format_greenlet(greenlet: Any) -> str:
     """The stack of a live greenlet as it is now, outermost first, from the program's own code on."""
-    frame = frame_of(greenlet)
-    return "" if frame is None else "".join(traceback.format_stack(frame, SHOWN))
+    return format_frames(frame_of(greenlet))
 
 
 def name_of(greenlet: Any) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .holds import Hold
-    from .observer import Watcher
+    from .watcher import Watcher
 
 _OWN = ("_watcher", "_hold", "driver_object", "_connection")
 

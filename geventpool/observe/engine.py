@@ -16,7 +16,8 @@ from sqlalchemy import Engine, event, exc
 from ..errors import ConfigError
 from ..sqlalchemy import GeventPool
 from .dbapi import rows_of
-from .observer import Observer, Settings, Watcher
+from .observer import Observer, Settings
+from .watcher import Watcher
 
 
 def pool_of(engine: Any) -> GeventPool:
@@ -84,12 +85,12 @@ def _run(context: Any, cursor: Any, text: str, do: Any, arguments: tuple[Any, ..
     Returns:
         True, by which SQLAlchemy knows that it is done; False: do it yourself.
     """
-    fairy = context.root_connection._dbapi_connection
-    record = getattr(fairy, "_connection_record", None)
+    fairy: Any = context.root_connection._dbapi_connection
+    record: Any = getattr(fairy, "_connection_record", None)
     entry = getattr(record, "entry", None)
     if entry is None:
         return False  # it is detached, or of another pool
-    watcher = fairy._pool.core.listener
+    watcher = record._pool.core.listener  # also while a connection is new and has no proxy of ours
     hold = watcher.holds.get(entry) if isinstance(watcher, Watcher) else None
     if hold is None:
         return False

@@ -32,6 +32,11 @@ class Histogram:
         self.counts[bisect_left(EDGES, seconds)] += 1
         self.total += seconds
 
+    def reset(self) -> None:
+        """Begins anew."""
+        self.counts[:] = [0] * len(self.counts)
+        self.total = 0.0
+
     def to_json(self) -> dict[str, Any]:
         """As a snapshot has it."""
         return {"counts": list(self.counts), "total": self.total}
@@ -98,6 +103,12 @@ class Figures:
         self.hold = Histogram()
         self.open = Histogram()
         self.query = Histogram()
+        self.query_errors = 0
+
+    def reset(self) -> None:
+        """Begins anew."""
+        for histogram in (self.acquire, self.hold, self.open, self.query):
+            histogram.reset()
         self.query_errors = 0
 
     def to_json(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Snapshots in files: what each process publishes of its pools, and who reads them all.
 
 One directory for all workers of a program, mode 0700, one file for each, mode 0600, replaced as a whole. A
-file is data: whoever reads one runs nothing of it. When a process has ended, what it counted is added to
-`ended.json`, so that sums never fall.
+file is data: whoever reads one runs nothing of it, and reads none that another user may have put there.
+When a process has ended, what it counted is added to `geventpool-ended.json`, so that sums never fall.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ _PROMETHEUS = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = "geventpool-"
 _ENDED = f"{_PREFIX}ended.json"
 _LOCK = f"{_PREFIX}lock"
+_PART = ".part"
+_LARGEST = 50_000_000
 _TRIES, _PAUSE = 200, 0.01
 
 
@@ -72,6 +74,7 @@ class Publisher:
         _make_private(self.directory)
         self._last: dict[str, Any] = {}
         self._pid = os.getpid()
+        self._has_failed = False
         self._timer = get_hub().loop.timer(interval, interval, ref=False)
         self._timer.start(self._ring, update=True)
         self.write()
@@ -102,11 +105,16 @@ class Publisher:
             self.write()
 
     def _ring(self) -> None:
+        # In the hub, where nothing may be raised, and nothing logged that could wait for a lock.
         try:
             self.write()
-        except Exception:
-            self._timer.stop()
-            log.exception("snapshots are not written any more to %s", self.directory)
+            self._has_failed = False
+        except Exception as error:
+            if not self._has_failed:
+                name = type(error).__name__ if not isinstance(error, OSError) else error.strerror
+                message = "snapshots cannot be written to %s for now: %s"
+                gevent.spawn_raw(log.warning, message, self.directory, name)
+            self._has_failed = True
 
 
 def publish(directory: str | os.PathLike[str] | None = None, *, interval: float = 1.0) -> Publisher:
@@ -138,43 +146,62 @@ def read_snapshots(directory: str | os.PathLike[str] | None = None) -> list[dict
     """The snapshots of the processes that run, in the order of their numbers.
 
     Args:
-        directory: where; `None`: `default_directory()`.
+        directory: where; `None`: `default_directory()`. None is there: nobody publishes.
+
+    Raises:
+        ConfigError: somebody else may write there.
     """
-    return [said for _, said, is_alive in _read_all(_directory(directory)) if is_alive]
+    path = _directory(directory)
+    if not path.is_dir():
+        return []
+    _refuse_others(path)
+    return [said for _, said, is_alive in _read_all(path) if is_alive]
 
 
 def read_total(directory: str | os.PathLike[str] | None = None) -> Total:
     """The sums of all processes, with the counts of those that have ended. May switch greenlets.
 
     Args:
-        directory: where; `None`: `default_directory()`.
+        directory: where; `None`: `default_directory()`; made if need be.
+
+    Raises:
+        ConfigError: somebody else may write there, or it cannot be made.
     """
     path = _directory(directory)
-    with _locked(path):
-        living, buried = [], []
+    _make_private(path)
+    with _locked(path) as is_alone:
+        living, dead = [], []
         for file, said, is_alive in _read_all(path):
             if is_alive:
                 living.append(said)
             else:
-                buried.append((file, said))
-        ended = _bury(path, buried)
+                dead.append((file, said))
+        before = _read(path / _ENDED)
+        ended = (
+            [said for _, said in dead] if before is None else [before, *(said for _, said in dead)]
+        )
+        if is_alone:  # else somebody else does it now
+            if dead:
+                _bury(path, ended, [file for file, _ in dead])
+            _sweep(path)
     return add_up(living, ended)
 
 
-def _bury(directory: Path, buried: list[tuple[Path, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Adds those who have ended to the file of the ended, and removes theirs."""
-    path = directory / _ENDED
-    before = _read(path)
-    ended = [before] if before is not None else []
-    if not buried:
-        return ended
-    total = add_up([], [*ended, *(said for _, said in buried)])
+def _bury(directory: Path, ended: list[dict[str, Any]], files: list[Path]) -> None:
+    """Writes the sum of those who have ended to the file of the ended, and removes theirs."""
+    total = add_up([], ended)
     pools = [{**pool, "observed": _observed(pool)} for pool in total.pools.values()]
-    merged = {"version": VERSION, "pools": pools, "hub": total.hub}
-    _replace(path, merged)
-    for file, _ in buried:
+    _replace(directory / _ENDED, {"version": VERSION, "pools": pools, "hub": total.hub})
+    for file in files:
         file.unlink(missing_ok=True)
-    return [merged]
+
+
+def _sweep(directory: Path) -> None:
+    """Removes what processes that were killed have half written."""
+    for part in directory.glob(f"{_PREFIX}*{_PART}"):
+        pid = part.name.removeprefix(_PREFIX).removesuffix(_PART)
+        if pid.isdecimal() and not began(int(pid)):
+            part.unlink(missing_ok=True)
 
 
 def _observed(pool: dict[str, Any]) -> dict[str, Any]:
@@ -189,22 +216,34 @@ def _read_all(directory: Path) -> Iterator[tuple[Path, dict[str, Any], bool]]:
     files = [file for file in directory.glob(f"{_PREFIX}*.json") if file.name != _ENDED]
     for file in sorted(files, key=lambda file: (len(file.name), file.name)):
         said = _read(file)
-        if said is not None:
-            pid = said["pid"]
-            yield file, said, bool(said["began"]) and said["began"] == began(pid)
+        if said is not None and isinstance(said.get("pid"), int):
+            began_at = said.get("began")
+            yield file, said, bool(began_at) and began_at == began(said["pid"])
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """A snapshot; `None`: there is none, or it is another version's."""
+    """A snapshot; `None`: there is none that can be trusted and understood, such as another version's.
+
+    Nothing but a plain file of the directory's owner is read: a pipe would keep the reader for ever.
+    """
     try:
-        said = json.loads(file.read_text())
-    except (OSError, ValueError):
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="utf-8") as opened:
+            found = os.fstat(descriptor)
+            owner = file.parent.stat().st_uid
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != owner or found.st_size > _LARGEST:
+                return None
+            said = json.load(opened)
+        if not isinstance(said, dict) or said.get("version") != VERSION:
+            return None
+        add_up([], [said])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    return said if isinstance(said, dict) and said.get("version") == VERSION else None
+    return said
 
 
 def _replace(path: Path, said: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
+    part = path.with_suffix(_PART)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "w") as file:
         json.dump(said, file)
@@ -216,16 +255,36 @@ def _directory(directory: str | os.PathLike[str] | None) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """One reader at a time buries the dead."""
-    with open(directory / _LOCK, "a") as lock:
-        os.chmod(lock.fileno(), 0o600)
+def _locked(directory: Path) -> Iterator[bool]:
+    """One reader at a time buries the dead; gives whether it is this one. May switch greenlets."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    lock = os.open(directory / _LOCK, flags, 0o600)
+    try:
+        is_alone = False
         for _ in range(_TRIES):  # without blocking the hub
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_alone = True
                 break
             gevent.sleep(_PAUSE)
-        yield
+        yield is_alone
+    finally:
+        os.close(lock)
+
+
+def _refuse_others(directory: Path) -> None:
+    """Sees that nobody but this user, or the one whom the superuser looks at, may write there.
+
+    Raises:
+        ConfigError: somebody may.
+    """
+    found = directory.stat()
+    if found.st_uid != os.getuid() and os.getuid() != 0:
+        raise ConfigError(
+            "directory", str(directory), "it is another user's, who may write anything"
+        )
+    if found.st_mode & 0o022:
+        raise ConfigError("directory", str(directory), "others may write there: chmod 700")
 
 
 def _make_private(directory: Path) -> None:

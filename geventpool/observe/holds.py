@@ -11,14 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from ..core import stacks
+from ..core import registry, stacks
 from ..core.entry import IN_USE, Entry
 from ..core.waiter import Timer
-from ..drivers import State, driver_for
-from .sites import Line, Site, lines_of_capture, lines_of_greenlet, tell_site, tell_stack
+from ..drivers import State, by_class
+from .sites import (
+    Line,
+    Site,
+    lines_of_capture,
+    lines_of_greenlet,
+    site_of_capture,
+    tell_site,
+    tell_stack,
+)
 
 if TYPE_CHECKING:
-    from .observer import FiguresListener, Settings, Watcher
+    from .observer import Settings
+    from .watcher import FiguresListener, Watcher
 
 ACTIVE, IDLE, IN_TRANSACTION = "active", "idle", "idle in transaction"
 """States of a lent connection, as PostgreSQL calls them."""
@@ -41,7 +50,7 @@ class Hold:
         taken: the stack where it was taken, if it is sampled.
         cursor: where its last cursor was made.
         executed: where its last query was sent.
-        execute_site: who sent it.
+        execute_site: who sent it, if somebody has looked.
         warned: what has been warned of.
     """
 
@@ -75,6 +84,43 @@ class Hold:
         self.executed: stacks.Stack | None = None
         self.execute_site: Site = ()
         self.warned: str | None = None
+
+    def begin(self, now: float, text: str, connection: Any) -> None:
+        """A query is being sent. Never switches."""
+        if self.transaction_at is not None and driver_state(connection) is State.CLEAN:
+            self.transaction_at = None  # it was committed, or rolled back
+        self.began = now
+        self.text = text
+        self.execute_site = ()
+
+    def end(self, now: float, connection: Any) -> float:
+        """The query under way is over. Never switches.
+
+        Args:
+            now: by the pool's clock.
+            connection: the driver's, to see whether it is in a transaction; `None`: it is lost.
+
+        Returns:
+            The seconds that it took.
+        """
+        began = now if self.began is None else self.began
+        self.began = None
+        self.active_at = now
+        self.busy += now - began
+        self.queries += 1
+        state = driver_state(connection)
+        if state is State.UNKNOWN and not is_autocommit(connection):
+            state = State.IN_TRANSACTION  # as DBAPI has it: the first query begins one
+        if state is not State.IN_TRANSACTION:
+            self.transaction_at = None
+        elif self.transaction_at is None:
+            self.transaction_at = began
+        return now - began
+
+    @property
+    def last_site(self) -> Site:
+        """Who sent the last query; empty if nobody has looked."""
+        return self.execute_site or site_of_capture(self.executed)
 
 
 @dataclass(frozen=True)
@@ -170,6 +216,7 @@ class Thresholds:
         # Nothing is ever due: as if the timer ran already.
         self.is_armed = self._shortest == math.inf
         self._timer: Timer | None = None
+        self._ringing = 0  # only the timer that was set last counts
 
     def arm(self) -> None:
         """Something was lent, and the timer does not run. Never switches."""
@@ -178,8 +225,16 @@ class Thresholds:
     def stop(self) -> None:
         """Warns of nothing more."""
         self.is_armed = True
+        self._ringing += 1
         if self._timer is not None:
             self._timer.stop()
+
+    def begin_again_after_fork(self) -> None:
+        """The timer may be of a thread that is not here any more."""
+        registry.keep_for_good(self._timer)
+        self._timer = None
+        self._ringing += 1
+        self.is_armed = self._shortest == math.inf or not self._watcher.observer.is_attached
 
     def returned(self, hold: Hold, held: float) -> None:
         """One that was warned of has come back. Never switches."""
@@ -190,12 +245,23 @@ class Thresholds:
     def _set_timer(self, seconds: float) -> None:
         self.is_armed = True
         clock = self._watcher.core.clock
-        ring = partial(_ring, weakref.ref(self))  # a timer is to keep no pool alive
+        self._ringing += 1
+        ring = partial(_ring, weakref.ref(self), self._ringing)  # a timer is to keep no pool alive
         self._timer = clock.call_later(seconds + _ROUNDING, ring, ref=False)
+
+    def ring(self, ringing: int) -> None:
+        """A timer rings, in the hub, which nothing may disturb. Never switches."""
+        if ringing != self._ringing:
+            return
+        self._timer = None
+        self.is_armed = False  # whoever takes a connection next sets it, if this one fails
+        try:
+            self.look()
+        except Exception:
+            self._watcher.observer.failed()
 
     def look(self) -> None:
         """Warns of all that are due, and sets the timer for the next. Never switches."""
-        self._timer = None
         now = self._watcher.core.clock.now()
         next_due = math.inf
         late: list[tuple[Entry, Hold, str]] = []
@@ -210,8 +276,6 @@ class Thresholds:
             self._warn(entry, hold, what)
         if self._watcher.holds:
             self._set_timer(min(next_due - now, self._shortest))
-        else:
-            self.is_armed = False
 
     def _due(self, entry: Entry, hold: Hold, now: float) -> tuple[float, str]:
         held_due = entry.taken_at + self.held_after
@@ -228,17 +292,17 @@ class Thresholds:
     def _warn(self, entry: Entry, hold: Hold, what: str) -> None:
         holder = describe(self._watcher, entry, hold)
         hold.warned = f"connection {holder.connection}, {what}, taken at {tell_site(hold.site)}"
-        kill = self._kills and hold.began is None and entry.state is IN_USE
+        kill = self._kills and holder.state != ACTIVE and entry.state is IN_USE
         more = " It is closed now." if kill else ""
         self._watcher.observer.warn(what, hold.site, ": %s%s", holder.tell(), more)
         if kill:
             self._watcher.core.discard(entry, "killed")
 
 
-def _ring(thresholds_ref: weakref.ref[Thresholds]) -> None:
+def _ring(thresholds_ref: weakref.ref[Thresholds], ringing: int) -> None:
     thresholds = thresholds_ref()
     if thresholds is not None:
-        thresholds.look()
+        thresholds.ring(ringing)
 
 
 def describe(watcher: FiguresListener, entry: Entry, hold: Hold | None) -> Holder:
@@ -285,27 +349,47 @@ def _with_hold(
         busy=hold.busy + (now - hold.began if hold.began is not None else 0.0),
         query=watcher.show(hold.text),
         site=tell_site(hold.site),
-        execute_site=tell_site(hold.execute_site) if hold.execute_site else "",
+        execute_site=tell_site(hold.last_site) if hold.last_site else "",
         taken_at=lines_of_capture(hold.taken),
         cursor_at=lines_of_capture(hold.cursor),
         executed_at=lines_of_capture(hold.executed),
     )
 
 
-def is_in_transaction(connection: Any) -> bool:
-    """Does the server have a transaction open, as far as the driver says? No I/O. Never switches."""
+def driver_state(connection: Any) -> State:
+    """What the driver knows of a connection; `None` is broken. No I/O. Never switches."""
     try:
-        return connection is not None and driver_for(connection).state(connection) is (
-            State.IN_TRANSACTION
-        )
+        return State.BROKEN if connection is None else by_class[type(connection)].state(connection)
     except Exception:  # a driver's surprise must not become the program's
+        return State.BROKEN
+
+
+def is_autocommit(connection: Any) -> bool:
+    """Is each query its own transaction? No I/O. Never switches."""
+    try:
+        ask = getattr(connection, "get_autocommit", None)
+        return bool(getattr(connection, "autocommit", False) if ask is None else ask())
+    except Exception:
+        return False
+
+
+def is_busy(connection: Any) -> bool:
+    """Is it in an exchange, such as a commit, or a fetch of rows? No I/O. Never switches."""
+    try:
+        return driver_state(connection) is State.BROKEN and (
+            connection is not None and by_class[type(connection)].fileno(connection) is not None
+        )
+    except Exception:
         return False
 
 
 def _state(connection: Any, hold: Hold | None) -> str:
-    if hold is not None and hold.began is not None:
+    if (hold is not None and hold.began is not None) or is_busy(connection):
         return ACTIVE
-    return IN_TRANSACTION if is_in_transaction(connection) else IDLE
+    state = driver_state(connection)
+    if state is State.UNKNOWN and hold is not None and hold.transaction_at is not None:
+        return IN_TRANSACTION
+    return IN_TRANSACTION if state is State.IN_TRANSACTION else IDLE
 
 
 def longest_held(holders: list[Holder], limit: int) -> list[Holder]:

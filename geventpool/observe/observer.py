@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import weakref
@@ -14,24 +15,21 @@ from typing import Any
 
 import gevent
 
-from ..core import stacks
-from ..core.entry import IN_USE, Entry
 from ..core.pool import ResourcePool
-from ..drivers import driver_for
 from ..errors import ConfigError
-from . import dbapi
 from .figures import Figures
 from .fingerprint import Fingerprinter
-from .holds import Hold, Holder, Thresholds, describe, is_in_transaction, longest_held
+from .holds import Holder, longest_held
 from .queries import QueryStatistics
-from .sites import Site, lines_of_capture, site_of, tell_site, tell_stack
+from .sites import Line, Site, tell_site, tell_stack
 from .usage import Usage
+from .watcher import FiguresListener, Watcher
 
 _READ_EVERY = 0.05  # at 2 ms for each turn, reading new texts takes 4 % of one processor at most
 
 
 _RECENT = 20
-_LOOK_EVERY = 8  # a walk up the stack is what a query's statistics cost most
+_HOLDERS = 20
 
 
 @dataclass(frozen=True)
@@ -116,14 +114,18 @@ class Observer:
         self._undo: list[Callable[[], object]] = []
         self.recent: deque[dict[str, Any]] = deque(maxlen=_RECENT)
         self.is_attached = True
+        self._has_failed = False
+        self._watchers: weakref.WeakSet[FiguresListener] = weakref.WeakSet()
         self.watcher: FiguresListener
         self.watch(core)
+        _observers.add(self)
 
     def watch(self, core: ResourcePool) -> None:
         """Watches this pool from now on; with an engine that was disposed of, it is another one."""
         kind = FiguresListener if self.settings.figures_only else Watcher
         self.name = core.name
         self.watcher = kind(self, core)
+        self._watchers.add(self.watcher)
         core.listener = self.watcher
 
     def know(self, database: str) -> None:
@@ -139,18 +141,17 @@ class Observer:
     def detach(self) -> None:
         """Watches no longer. What was learnt stays readable. Never switches greenlets."""
         self.is_attached = False
-        if self.watcher.core.listener is self.watcher:
-            self.watcher.core.listener = None
-        self.watcher.stop()
+        for watcher in list(self._watchers):  # of pools that were disposed of, too
+            if watcher.core.listener is watcher:
+                watcher.core.listener = None
+            watcher.stop()
         while self._undo:
             self._undo.pop()()
 
     def holders(self, limit: int = 20) -> list[Holder]:
         """Who holds connections now, for longest first. Never switches greenlets."""
-        watcher = self.watcher
-        in_use = [entry for entry in watcher.core.entries if entry.state is IN_USE]
-        holds = watcher.holds
-        return longest_held([describe(watcher, entry, holds.get(entry)) for entry in in_use], limit)
+        found = [holder for watcher in list(self._watchers) for holder in watcher.holders()]
+        return longest_held(found, limit)
 
     def reset(self) -> None:
         """Forgets the statistics of queries and call sites; the figures go on, as counters do."""
@@ -158,25 +159,39 @@ class Observer:
             self.queries.reset()
         self.usage.reset()
 
-    def to_json(self) -> dict[str, Any]:
-        """What a snapshot says of this pool beside its counts."""
-        queries = self.queries
-        shown: dict[str, Any] | None = None
-        if queries is not None:
-            orders = ("total", "calls", "mean", "errors")
-            found = {id(query): query for order in orders for query in queries.report(order)}
-            shown = {
-                "top": [query.to_json() for query in found.values() if query.calls],
-                "fingerprints": len(queries),
-                "evicted": queries.evicted,
-                "evicted_calls": queries.evicted_calls,
+    def begin_again_after_fork(self) -> None:
+        """The child's part of a fork: what was learnt is the parent's. Never switches."""
+        self.reset()
+        self.figures.reset()
+        self.warnings.clear()
+        self.recent.clear()
+        for watcher in list(self._watchers):
+            watcher.begin_again_after_fork()
+
+    def to_json(self, watcher: FiguresListener) -> dict[str, Any]:
+        """What a snapshot says of a pool beside its counts.
+
+        Args:
+            watcher: the pool's. An engine that was disposed of may have an older pool, too, of which
+                nothing is said but who holds its connections.
+        """
+        holders = longest_held(watcher.holders(), _HOLDERS)
+        said = {"holders": [holder.to_json() for holder in holders]}
+        if watcher is not self.watcher:
+            return {
+                **said,
+                "histograms": {},
+                "warnings": {},
+                "recent": [],
+                "queries": None,
+                "sites": [],
             }
         return {
+            **said,
             "histograms": self.figures.to_json(),
-            "holders": [holder.to_json() for holder in self.holders()],
             "warnings": dict(self.warnings),
             "recent": list(self.recent),
-            "queries": shown,
+            "queries": None if self.queries is None else self.queries.to_json(),
             "sites": [site.to_json() for site in self.usage.report()],
         }
 
@@ -193,6 +208,22 @@ class Observer:
         self.recent.append({"at": time.time(), "what": what, "site": tell_site(site)})
         core = self.watcher.core
         gevent.spawn_raw(partial(self.log.warning, f"%r: {what}{message}", core, *arguments))
+
+    def failed(self) -> None:
+        """A listener's method raised, which is no concern of the program's: told once. Never switches."""
+        if self._has_failed:
+            return
+        self._has_failed = True
+        kind, _, traceback = sys.exc_info()
+        lines: list[Line] = []
+        while traceback is not None:
+            code = traceback.tb_frame.f_code
+            lines.append((code.co_filename, traceback.tb_lineno, code.co_name))
+            traceback = traceback.tb_next
+        message = "%r: observing it has failed, which is told only once: %s at\n%s"
+        name = "" if kind is None else kind.__name__
+        core = self.watcher.core
+        gevent.spawn_raw(partial(self.log.error, message, core, name, tell_stack(lines)))
 
     def _read_soon(self) -> None:
         core = self.watcher.core
@@ -211,214 +242,18 @@ class Observer:
             self._set_reader()
 
 
+_observers: weakref.WeakSet[Observer] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for observer in list(_observers):
+        observer.begin_again_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def _read(observer_ref: weakref.ref[Observer]) -> None:
     observer = observer_ref()
     if observer is not None:
         observer.read_some()
-
-
-class FiguresListener:
-    """Feeds the histograms, and tells the log when connections come and go.
-
-    Attributes:
-        core: the pool.
-        holds: what is known of each lent connection.
-    """
-
-    def __init__(self, observer: Observer, core: ResourcePool) -> None:
-        self.observer = observer
-        self.core = core
-        self.name = core.name
-        self.figures = observer.figures
-        self.log = observer.log
-        self.holds: dict[Entry, Hold] = {}
-
-    def lent(self, entry: Entry, seconds: float) -> None:
-        """A histogram more."""
-        self.figures.acquire.add(seconds)
-
-    def waited(self, seconds: float, why: str) -> None:
-        """The pool counts it."""
-
-    def refused(self, why: str) -> None:
-        """The pool counts it, and who is refused gets an error that says all."""
-
-    def returned(self, entry: Entry, held: float) -> None:
-        """A histogram more."""
-        self.figures.hold.add(held)
-
-    def opened(self, entry: Entry, seconds: float) -> None:
-        """A histogram more, and a line in the log."""
-        self.figures.open.add(seconds)
-        if self.log.isEnabledFor(logging.INFO):
-            self._tell("%r: opened connection %s in %.3g s", self.number(entry), seconds)
-
-    def closed(self, entry: Entry, cause: str) -> None:
-        """A line in the log."""
-        if self.log.isEnabledFor(logging.INFO):
-            self._tell("%r: closing connection %s: %s", self.number(entry), cause)
-
-    def handed_out(self, entry: Entry) -> Any:
-        """What a user of the raw pool gets instead of the driver's connection."""
-        if self.log.isEnabledFor(logging.DEBUG):
-            self.log.debug("%r: connection %s checked out", self.core, self.number(entry))
-        return entry.resource
-
-    def cursor_made(self, record: Any, cursor: Any) -> Any:
-        """What a user of SQLAlchemy's DBAPI connection gets instead of the driver's cursor."""
-        return cursor
-
-    def stop(self) -> None:
-        """Nothing runs."""
-
-    def connection(self, entry: Entry) -> Any:
-        """The driver's connection behind an entry."""
-        resource = entry.resource
-        return getattr(resource, "dbapi_connection", resource)
-
-    def number(self, entry: Entry) -> int:
-        """The server's own number of a connection, where the driver knows it."""
-        return dbapi.number_of(self.connection(entry))
-
-    def show(self, text: str) -> str:
-        """A query's text without what may be secret."""
-        queries = self.observer.queries
-        return queries.fingerprint(text) if queries is not None and text else ""
-
-    def _tell(self, message: str, *arguments: object) -> None:
-        gevent.spawn_raw(partial(self.log.info, message, self.core, *arguments))
-
-
-class Watcher(FiguresListener):
-    """Follows each lent connection, its queries and its transactions."""
-
-    def __init__(self, observer: Observer, core: ResourcePool) -> None:
-        super().__init__(observer, core)
-        settings = observer.settings
-        self._queries = observer.queries
-        self._usage = observer.usage
-        self._sample_every = round(1 / settings.stacks) if settings.stacks else 0
-        self._until_sample = 1
-        self._slow = settings.slow_query_after or float("inf")
-        self.thresholds = Thresholds(self, settings)
-        self._last: Hold | None = None
-
-    def lent(self, entry: Entry, seconds: float) -> None:
-        """Somebody holds it from now on."""
-        self.figures.acquire.add(seconds)
-        frame = sys._getframe(2)
-        taken = None
-        if self._sample_every:
-            self._until_sample -= 1
-            if not self._until_sample:
-                self._until_sample = self._sample_every
-                taken = stacks.capture(2)
-        self.holds[entry] = Hold(entry.taken_at, site_of(frame), taken)
-        if not self.thresholds.is_armed:
-            self.thresholds.arm()
-
-    def returned(self, entry: Entry, held: float) -> None:
-        """Nobody holds it any more."""
-        self.figures.hold.add(held)
-        hold = self.holds.pop(entry, None)
-        if hold is None:
-            return  # it was lent before we watched
-        if hold.began is not None:  # whoever sent that query has been killed, or has dropped it
-            self.query_ended(hold, -1, is_error=True)
-        self._usage.add(hold.site, held, hold.busy)
-        self._last = hold
-        if hold.warned is not None:
-            self.thresholds.returned(hold, held)
-
-    def closed(self, entry: Entry, cause: str) -> None:
-        """If its greenlet has ended with it in hand: where that took it."""
-        super().closed(entry, cause)
-        hold = self._last  # `returned` was called for the same entry just before
-        if cause == "owner ended" and hold is not None:
-            stack = tell_stack(lines_of_capture(hold.taken)).rstrip()
-            where = f"{tell_site(hold.site)}\n{stack}".rstrip()
-            number = self.number(entry)
-            self.observer.warn("leak", hold.site, ": connection %s was taken at %s", number, where)
-
-    def handed_out(self, entry: Entry) -> Any:
-        """A connection that tells us of its cursors and queries."""
-        super().handed_out(entry)
-        if self.observer.database is None:
-            self.observer.know(driver_for(entry.resource).name)
-        hold = self.holds.get(entry)
-        return entry.resource if hold is None else dbapi.Connection(self, hold, entry.resource)
-
-    def cursor_made(self, record: Any, cursor: Any) -> Any:
-        """A cursor that tells us of its queries, unless SQLAlchemy does."""
-        if sys._getframe(2).f_globals.get("__name__", "").startswith("sqlalchemy."):
-            return cursor
-        hold = None if record is None else self.holds.get(record.entry)
-        if hold is None:
-            return cursor
-        self.cursor_by(hold)
-        return dbapi.Cursor(self, hold, cursor, record.dbapi_connection)
-
-    def stop(self) -> None:
-        """Warns no longer."""
-        self.thresholds.stop()
-
-    def cursor_by(self, hold: Hold) -> None:
-        """A cursor is being made by the calling code. Never switches."""
-        hold.active_at = self.core.clock.now()
-        if hold.is_sampled:
-            hold.cursor = stacks.capture(2)
-
-    def query_began(self, hold: Hold, text: str, connection: Any) -> None:
-        """A query is being sent by the calling code on the driver's connection. Never switches."""
-        if hold.transaction_at is not None and not is_in_transaction(connection):
-            hold.transaction_at = None  # it was committed, or rolled back
-        hold.began = self.core.clock.now()
-        hold.text = text
-        if not hold.site:
-            hold.site = site_of(sys._getframe(2))  # it was taken in another thread for this one
-        if hold.is_sampled:
-            hold.executed = stacks.capture(2)
-
-    def query_ended(
-        self, hold: Hold, rows: int, connection: Any = None, *, is_error: bool = False
-    ) -> None:
-        """It is over. Never switches.
-
-        Args:
-            hold: whose query.
-            rows: found or changed; below 0: unknown.
-            connection: the driver's, to see whether it is in a transaction.
-            is_error: it failed, or nobody waited for its end.
-        """
-        if hold.began is None:
-            return
-        now = self.core.clock.now()
-        began, hold.began = hold.began, None
-        seconds = now - began
-        hold.active_at = now
-        hold.busy += seconds
-        hold.queries += 1
-        self.figures.query.add(seconds)
-        self.figures.query_errors += is_error
-        if connection is not None:
-            if not is_in_transaction(connection):
-                hold.transaction_at = None
-            elif hold.transaction_at is None:
-                hold.transaction_at = began
-        is_slow = seconds >= self._slow
-        if self._queries is not None:
-            query = self._queries.add(hold.text, seconds, rows, is_error)
-            if is_slow or query.calls % _LOOK_EVERY == 1:
-                query.site = hold.execute_site = site_of(sys._getframe(2))
-        if is_slow:
-            self._warn_of_slow(hold, seconds)
-
-    def transaction_ended(self, hold: Hold) -> None:
-        """A commit or a rollback is being sent. Never switches."""
-        hold.transaction_at = None
-        hold.active_at = self.core.clock.now()
-
-    def _warn_of_slow(self, hold: Hold, seconds: float) -> None:
-        text, site = self.show(hold.text), site_of(sys._getframe(3))
-        message = ", %.3g s: %s, sent at %s"
-        self.observer.warn("slow query", site, message, seconds, text, tell_site(site))

@@ -8,7 +8,7 @@ only files, numbers and names.
 from __future__ import annotations
 
 import os
-import sys
+import re
 import sysconfig
 from types import FrameType
 
@@ -24,10 +24,13 @@ _LONGEST = 3
 _DEEPEST = 80
 _MACHINERY, _LIBRARY, _OWN = range(3)
 _HELPERS = {"contextlib", "flask_sqlalchemy", "functools", "greenlet", "threading"}
-_LIBRARIES = tuple(
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+# Packages are installed within the standard library's folder, so that they are looked for first.
+_INSTALLED = re.compile(r".*[/\\](?:site|dist)-packages[/\\]")
+_STANDARD = tuple(
     {
         os.path.join(path, "")
-        for name in ("stdlib", "platstdlib", "purelib", "platlib")
+        for name in ("stdlib", "platstdlib")
         if (path := sysconfig.get_path(name))
     }
 )
@@ -43,24 +46,37 @@ def site_of(frame: FrameType | None) -> Site:
     while frame is not None and left:
         left -= 1
         code = frame.f_code
-        rank = _ranks.get(code.co_filename)
+        file = code.co_filename
+        rank = _ranks.get(file)
         if rank is None:
-            rank = _rank(frame)
+            rank = _rank(file)
         if rank == _OWN:
-            own.append((code.co_filename, frame.f_lineno, code.co_name))
+            own.append((file, frame.f_lineno, code.co_name))
             if len(own) == _LONGEST:
                 break
         elif own:
             break
         elif rank == _LIBRARY and not library:
-            library.append((code.co_filename, frame.f_lineno, code.co_name))
+            library.append((file, frame.f_lineno, code.co_name))
         frame = frame.f_back
     return tuple(own or library)
 
 
-def site_here() -> Site:
-    """The calling code's site. Never switches."""
-    return site_of(sys._getframe(1))
+def site_of_capture(stack: stacks.Stack | None) -> Site:
+    """The site of a captured stack; empty if there is none. Never switches."""
+    own: list[Line] = []
+    library: list[Line] = []
+    for code, line in stack or ():
+        rank = _rank_of(code.co_filename)
+        if rank == _OWN:
+            own.append((code.co_filename, line, code.co_name))
+            if len(own) == _LONGEST:
+                break
+        elif own:
+            break
+        elif rank == _LIBRARY and not library:
+            library.append((code.co_filename, line, code.co_name))
+    return tuple(own or library)
 
 
 def tell_site(site: Site) -> str:
@@ -103,20 +119,26 @@ def tell_stack(lines: list[Line]) -> str:
 def _cut(stack: stacks.Stack) -> stacks.Stack:
     """From the program's code on, if there is any."""
     for depth, (code, _) in enumerate(stack):
-        if _ranks.get(code.co_filename, _LIBRARY) != _MACHINERY:
+        if _rank_of(code.co_filename) != _MACHINERY:
             return stack[depth : depth + stacks.SHOWN]
     return stack[: stacks.SHOWN]
 
 
-def _rank(frame: FrameType) -> int:
-    file = frame.f_code.co_filename
-    package = str(frame.f_globals.get("__name__")).partition(".")[0]
-    if package in stacks.MACHINERY or package in _HELPERS:
+def _rank_of(file: str) -> int:
+    rank = _ranks.get(file)
+    return _rank(file) if rank is None else rank
+
+
+def _rank(file: str) -> int:
+    installed = _INSTALLED.match(file)
+    folder = installed[0] if installed else next(filter(file.startswith, _STANDARD), "")
+    if file.startswith(_PACKAGE):
         rank = _MACHINERY
-    elif file.startswith(_LIBRARIES) or file.startswith("<frozen"):
-        rank = _LIBRARY
+    elif folder:
+        package = re.split(r"[/\\.]", file[len(folder) :], maxsplit=1)[0]
+        rank = _MACHINERY if package in stacks.MACHINERY or package in _HELPERS else _LIBRARY
     else:
-        rank = _OWN
+        rank = _LIBRARY if file.startswith("<frozen") else _OWN
     if len(_ranks) > 10_000:  # a program that makes code, with a file name for each
         _ranks.clear()
     return _ranks.setdefault(file, rank)

@@ -9,14 +9,16 @@ import math
 import os
 import sys
 import time
+import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..core.pool import ResourcePool
 from ..core.registry import pools
+from ..core.stats import Counters
 from .hub import hub_snapshot
-from .observer import FiguresListener
+from .watcher import FiguresListener
 
 VERSION = 1
 
@@ -45,15 +47,48 @@ BY_NAME = ("closed", "wait_reasons", "timeout_reasons")
 
 def snapshot() -> dict[str, Any]:
     """The process as it is now. Never switches greenlets."""
+    found = sorted(pools(), key=lambda pool: pool.name)
+    for pool in found:
+        _keep_counts_of(pool)
     return {
         "version": VERSION,
         "pid": os.getpid(),
         "program": os.path.basename(sys.argv[0]) if sys.argv else "",
         "began": began(os.getpid()),
         "time": time.time(),
-        "pools": [pool_snapshot(pool) for pool in sorted(pools(), key=lambda pool: pool.name)],
+        "pools": [pool_snapshot(pool) for pool in found],
+        "gone": list(_gone.values()),
         "hub": hub_snapshot(),
     }
+
+
+# What pools counted that are not there any more, such as those of engines that were disposed of, by name.
+_gone: dict[str, dict[str, Any]] = {}
+_kept: weakref.WeakSet[ResourcePool] = weakref.WeakSet()
+
+
+def _keep_counts_of(pool: ResourcePool) -> None:
+    if pool not in _kept:
+        _kept.add(pool)
+        weakref.finalize(pool, _add_gone, os.getpid(), pool.name, pool.counters).atexit = False
+
+
+def _add_gone(pid: int, name: str, counters: Counters) -> None:
+    if pid != os.getpid():
+        return  # what a parent's pool has counted, the parent tells
+    counts = {key: getattr(counters, key) for key in (*BY_NAME, "wait_counts")}
+    counts |= {key: getattr(counters, key) for key in COUNTERS if key != "timeouts"}
+    counts["timeouts"] = sum(counters.timeout_reasons.values())
+    total = _gone.setdefault(name, _nothing(name))
+    _add_counts(total, counts)
+
+
+def _after_fork_in_child() -> None:
+    _gone.clear()
+    _kept.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def pool_snapshot(pool: ResourcePool) -> dict[str, Any]:
@@ -62,7 +97,9 @@ def pool_snapshot(pool: ResourcePool) -> dict[str, Any]:
     if stats["max_size"] == math.inf:
         stats["max_size"] = None  # JSON knows no infinity
     listener = pool.listener
-    observed = listener.observer.to_json() if isinstance(listener, FiguresListener) else None
+    observed = (
+        listener.observer.to_json(listener) if isinstance(listener, FiguresListener) else None
+    )
     return {**stats, "observed": observed}
 
 
@@ -117,6 +154,9 @@ def add_up(living: Iterable[Mapping[str, Any]], ended: Iterable[Mapping[str, Any
                 if name not in total.pools:
                     total.pools[name] = _nothing(name)
                 _add(total.pools[name], pool, is_alive)
+            for gone in one.get("gone", ()):
+                name = gone["name"]
+                _add_counts(total.pools.setdefault(name, _nothing(name)), gone)
             if one["hub"] is not None:
                 total.hub = _add_hub(total.hub, one["hub"])
     return total
@@ -158,11 +198,7 @@ def _add(total: dict[str, Any], pool: Mapping[str, Any], is_alive: bool) -> None
         total["max_size"] = (
             None if size is None or total["max_size"] is None else total["max_size"] + size
         )
-    for name in COUNTERS:
-        total[name] += pool[name]
-    for name in BY_NAME:
-        _add_by_name(total[name], pool[name])
-    total["wait_counts"] = _add_lists(total["wait_counts"], pool["wait_counts"])
+    _add_counts(total, pool)
     observed = pool["observed"]
     if observed is None:
         return
@@ -178,6 +214,14 @@ def _add(total: dict[str, Any], pool: Mapping[str, Any], is_alive: bool) -> None
             before["total"] += value["total"]
         else:
             total["histograms"][name] = total["histograms"].get(name, 0) + value
+
+
+def _add_counts(total: dict[str, Any], pool: Mapping[str, Any]) -> None:
+    for name in COUNTERS:
+        total[name] += pool[name]
+    for name in BY_NAME:
+        _add_by_name(total[name], pool[name])
+    total["wait_counts"] = _add_lists(total["wait_counts"], pool["wait_counts"])
 
 
 def _add_by_name(total: dict[str, float], more: Mapping[str, float]) -> None:

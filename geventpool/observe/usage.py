@@ -72,4 +72,4 @@ class Usage:
 
     def report(self, limit: int = 10) -> list[SiteUsage]:
         """Those who kept connections for longest without using them, first."""
-        return heapq.nlargest(limit, self._sites.values(), key=lambda usage: usage.wasted)
+        return heapq.nlargest(limit, [*self._sites.values()], key=lambda usage: usage.wasted)

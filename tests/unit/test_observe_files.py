@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import stat
 import subprocess
 import sys
 import weakref
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,9 @@ DASHBOARD = Path(__file__).resolve().parents[2] / "examples" / "grafana" / "geve
 
 @pytest.fixture(autouse=True)
 def _no_pools_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
     monkeypatch.setattr(registry, "_pools", weakref.WeakSet())
+    monkeypatch.setattr(import_module("geventpool.observe.snapshot"), "_gone", {})
 
 
 @pytest.fixture
