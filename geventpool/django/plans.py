@@ -21,8 +21,9 @@ _targets: dict[str, Targets] = {}
 def add_prepare_target(statement: Any, alias: str | None = None) -> Target:
     """Has a statement prepared once in each connection of an alias, and run by its plan.
 
-    Connects only if Django has to know the server's version to write a queryset's SQL. The statement is recognised by its text: a queryset of the same shape with other values, and another
-    page of it, is the same one.
+    Connects only if Django has to know the server's version to write a queryset's SQL. The statement is
+    recognised by its text: a queryset of the same shape with other values, and another page of it, is
+    the same one.
 
     Args:
         statement: a queryset; or SQL as it is given to `cursor.execute`, with its placeholders.

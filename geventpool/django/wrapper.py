@@ -205,7 +205,7 @@ class PooledWrapper(_Base):
     def _give_back(self) -> None:
         """Switches greenlets only if there is something to roll back."""
         is_fit = False
-        session = self._session
+        session = None if self._loan is None else self._loan.session
         is_altered = session is not None and (session.is_altered or session.has_lost_plan)
         try:
             is_fit = not is_altered and not self._is_in_doubt and self._tidy_up()
