@@ -37,11 +37,11 @@ __all__ = [
 ]
 
 
-def attach(target: Engine | ConnectionPool, **settings: Any) -> Observer:
+def attach(target: Engine | ConnectionPool | str, **settings: Any) -> Observer:
     """Watches a pool from now on. Never switches greenlets.
 
     Args:
-        target: an engine on a `GeventPool`, or a `ConnectionPool`.
+        target: an engine on a `GeventPool`, a `ConnectionPool`, or an alias of Django's.
         **settings: see `Settings`; `figures_only=True` is the cheapest.
 
     Returns:
@@ -56,6 +56,10 @@ def attach(target: Engine | ConnectionPool, **settings: Any) -> Observer:
             name, settings[name], f"there is no such setting; give {', '.join(known)}"
         )
     chosen = Settings(**settings)
+    if isinstance(target, str):
+        from ..django import observing
+
+        return observing.attach(target, chosen)
     if isinstance(target, ConnectionPool):
         _refuse_second(target.core)
         return Observer(target.core, chosen, None, logging.getLogger("geventpool.pool"))
