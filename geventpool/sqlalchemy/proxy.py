@@ -100,12 +100,14 @@ class Fairy(_ConnectionFairy):
     def commit(self) -> None:
         if self._pool.core.listener is not None:
             self._tell_of_end()
-        cast(Any, self.dbapi_connection).commit()
+        connection: Any = self.dbapi_connection
+        connection.commit()
 
     def rollback(self) -> None:
         if self._pool.core.listener is not None:
             self._tell_of_end()
-        cast(Any, self.dbapi_connection).rollback()
+        connection: Any = self.dbapi_connection
+        connection.rollback()
 
     def _tell_of_end(self) -> None:
         """A transaction is about to end; not every driver tells afterwards that it has."""
