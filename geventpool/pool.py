@@ -130,6 +130,10 @@ class ConnectionHandlers:
         """As the driver reads the error."""
         return drivers.is_full(error)
 
+    def is_brief(self, error: BaseException) -> bool:
+        """It is one that a restart of the server would cause."""
+        return drivers.is_operational(error)
+
     def is_busy(self, connection: Any) -> bool:
         """Left in the middle of an exchange, or just in one."""
         driver = drivers.driver_for(connection)

@@ -170,6 +170,9 @@ class FakeDriver:
     class Error(Exception):
         """What it raises."""
 
+    class OperationalError(Error):
+        """What it raises when it is down."""
+
     def __init__(self, clock: FakeClock | None = None, connect_time: float = 0.0) -> None:
         self.clock = clock
         self.connect_time = connect_time
@@ -188,7 +191,7 @@ class FakeDriver:
         if self.connect_time:
             self.sleep(self.connect_time)
         if self.is_down:
-            raise self.Error("the fake server is down")
+            raise self.OperationalError("the fake server is down")
         self.connections.append(FakeConnection(self, len(self.connections) + 1))
         return self.connections[-1]
 

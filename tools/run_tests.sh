@@ -11,7 +11,8 @@ second_line() {
     local ended=0
     for tests in tests/peers tests/stress/test_*.py; do
         echo "$tests"
-        "$python" -m pytest -q "$tests" || ended=1
+        # Some tests of the peers are other programs, which take minutes.
+        "$python" -m pytest -q -o faulthandler_timeout=600 "$tests" || ended=1
     done
     return $ended
 }

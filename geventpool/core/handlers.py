@@ -26,6 +26,9 @@ class Handlers(Protocol):
     def is_full(self, error: BaseException) -> bool:
         """Did `open` fail only because the other side has no room for one more?"""
 
+    def is_brief(self, error: BaseException) -> bool:
+        """May `open` have failed only because the other side is away for a moment?"""
+
     def is_busy(self, resource: Any) -> bool:
         """Is it in the middle of an exchange, so that somebody may wait on its socket?"""
 

@@ -246,9 +246,9 @@ class Opener:
         pool.counters.open_errors += 1
         self.ramp = 1
         self._successes = 0
-        if not isinstance(error, Exception):
+        if not (pool.counters.opened and pool.handlers.is_brief(error)):
             self._patient_until = 0.0
-        elif pool.counters.opened and (self.last_error is None or self.is_full):
+        elif self.last_error is None or self.is_full:
             self._patient_until = started + _BRIEF
         if isinstance(error, ConnectTimeout):
             error.__traceback__ = None  # it would keep alive what was given up

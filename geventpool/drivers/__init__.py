@@ -14,7 +14,17 @@ from .psycopg2 import Psycopg2
 from .pymysql import PyMySQL
 from .sqlite3 import Sqlite3
 
-__all__ = ["Driver", "Ghost", "Idle", "State", "by_class", "driver_for", "is_full", "tune"]
+__all__ = [
+    "Driver",
+    "Ghost",
+    "Idle",
+    "State",
+    "by_class",
+    "driver_for",
+    "is_full",
+    "is_operational",
+    "tune",
+]
 
 _UNKNOWN = Driver()
 _BY_MODULE: dict[str, Driver] = {
@@ -36,6 +46,18 @@ by_class: dict[type, Driver] = _ByClass()
 def driver_for(connection: object) -> Driver:
     """What is known of a connection's DBAPI. Never switches greenlets."""
     return by_class[type(connection)]
+
+
+def is_operational(error: BaseException) -> bool:
+    """Is it about reaching the server, as while that restarts, and not about how it was asked?
+
+    An `OperationalError`, as PEP 249 defines it, or an `OSError` that a driver has passed on or wrapped.
+    """
+    return any(
+        isinstance(one, OSError)
+        or any(kind.__name__ == "OperationalError" for kind in type(one).__mro__)
+        for one in (error, error.__cause__, error.__context__)
+    )
 
 
 def is_full(error: BaseException) -> bool:

@@ -52,6 +52,9 @@ class _Handlers:
     def is_full(self, error: BaseException) -> bool:
         return False
 
+    def is_brief(self, error: BaseException) -> bool:
+        return False
+
     def is_busy(self, resource: FakeConnection) -> bool:
         return False
 

@@ -11,6 +11,7 @@ import gevent
 import pytest
 
 from geventpool import ConnectionPool, PoolTimeout
+from geventpool.drivers import is_operational
 from geventpool.sqlalchemy import GeventPool
 from geventpool.testing import FakeClock, FakeDriver, settle
 
@@ -75,7 +76,7 @@ def test_a_longer_outage_is_told_to_those_in_line_after_a_second_and_to_others_a
     clock.advance(0.09)
     assert not first.dead
     clock.advance(0.02)
-    assert [type(one.exception) for one in (first, second)] == [driver.Error] * 2
+    assert [type(one.exception) for one in (first, second)] == [driver.OperationalError] * 2
     attempts = driver.attempts
     fail(pool, driver.Error, 10)
     assert driver.attempts == attempts
@@ -101,17 +102,27 @@ def test_a_short_outage_ends_nobodys_wait_for_a_return(driver, clock) -> None:
     assert callers[0].successful()
 
 
-def test_what_ends_the_program_while_connecting_is_not_kept_back(driver, clock) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, gevent.Timeout, FakeDriver.Error])
+def test_what_no_restart_causes_is_told_at_once(driver, clock, error) -> None:
     def connect() -> Any:
         if driver.is_down:
-            raise KeyboardInterrupt
+            raise error
         return driver.connect()
 
     pool = ConnectionPool(connect, clock=clock)
     pool.connection().invalidate()
     driver.is_down = True
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         pool.connection()
+
+
+def test_errors_of_reaching_the_server_are_those_that_a_restart_causes() -> None:
+    wrapped = FakeDriver.Error("cannot connect")
+    wrapped.__cause__ = ConnectionRefusedError()
+    assert is_operational(wrapped)
+    assert is_operational(FakeDriver.OperationalError())
+    assert not is_operational(FakeDriver.Error())
+    assert not is_operational(ValueError())
 
 
 def test_a_hanging_attempt_holds_up_nobody_who_comes_later(driver, clock) -> None:

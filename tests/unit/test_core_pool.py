@@ -229,7 +229,7 @@ def test_while_the_server_is_down_callers_share_one_attempt(make, driver, clock)
     pool = make()
     callers = [gevent.spawn(pool.connection) for _ in range(50)]
     clock.advance(1.1)
-    assert {type(caller.exception) for caller in callers} == {driver.Error}
+    assert {type(caller.exception) for caller in callers} == {driver.OperationalError}
     assert driver.attempts == 1
     assert len({id(caller.exception) for caller in callers}) == 50
 
