@@ -7,11 +7,13 @@ from heapq import heappop, heappush
 from random import Random
 from time import process_time
 
+import gevent
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from geventpool.core import holders
 from geventpool.errors import ConfigError
 from geventpool.simulator import (
     DEFAULTS,
@@ -103,6 +105,20 @@ def test_at_the_cap_requests_wait_for_each_other() -> None:
         assert outcome.peak == outcome.opens == 1
         assert outcome.max_wait == pytest.approx(18.0)
         assert outcome.cost < outcome.optimum  # others' waiting has paid for it
+
+
+def test_a_simulation_that_is_given_up_leaves_nobody_in_line() -> None:
+    def give_up(share: float) -> None:
+        raise TimeoutError
+
+    trace = make_trace("bursts", 1)  # far more than one connection can serve
+    replay = Replay(trace, adaptive(), connect=0.02, max_size=1, progress=give_up)
+    with pytest.raises(TimeoutError):
+        replay.run()
+    assert replay.pool.counters.waits > 1000
+    gevent.idle()
+    assert not replay.pool.ledger.waiting
+    assert not holders.waits
 
 
 def test_min_idle_is_kept() -> None:
