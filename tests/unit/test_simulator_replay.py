@@ -204,6 +204,14 @@ def test_on_an_unseen_seed_the_cost_is_near_the_optimum(
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "scale"])
+def test_neither_a_plain_timeout_nor_a_size_chosen_in_hindsight_is_much_better(family: str) -> None:
+    ours = outcome_of(family, "adaptive", 30).ratio
+    assert ours <= 1.05 * outcome_of(family, "idle:15", 30).ratio
+    if family != "ramp":  # which breaks off: who knew that it was the end saves some per cent
+        assert ours <= 1.05 * outcome_of(family, "queuepool:best", 30).ratio
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "scale"])
 def test_once_the_server_is_known_nobody_waits_longer_than_two_connects(family: str) -> None:
     known = [(-1000.0 * number, 1.0) for number in (1, 2, 3)]  # three opens
     trace = Trace(family, [*known, *make_trace(family, 11)])
