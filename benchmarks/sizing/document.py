@@ -16,6 +16,7 @@ from ..result import markdown_table
 from .figures import MARGIN, RIVALS, sections
 from .study import (
     BREAKEVENS,
+    KNOWN,
     LOADS,
     OTHERS,
     OURS,
@@ -75,7 +76,7 @@ def write(found: Study) -> None:
         many=len(UNSEEN),
         judged="\n\n".join(section.markdown() for section in sections(found)),
         unseen=summary(found.unseen, (*OURS, *OTHERS[:4])),
-        train=summary(found.train, OURS),
+        train=summary(found.train, KNOWN),
         families="\n\n".join(by_family(found.unseen, breakeven) for breakeven in BREAKEVENS),
         best_worst=max(
             ratio(found.unseen, "queuepool:best", c, family) for c in BREAKEVENS for family in LOADS

@@ -19,6 +19,7 @@ from ..core.entry import Entry
 from ..core.handlers import Limits
 from ..core.pool import ResourcePool
 from ..core.threads import mailbox_here
+from ..errors import PoolClosed
 from ..sizing import SizingPolicy
 from ..testing import FakeClock, FakeConnection, FakeDriver, settle
 from .outcome import Timeline, Waits
@@ -146,6 +147,14 @@ class Replay:
 
     def run(self) -> None:
         """Replays the whole trace. Switches greenlets."""
+        try:
+            self._run()
+        except BaseException:  # most likely the caller's own time-out
+            self.pool.is_closed = True  # for who has not begun to wait yet
+            self.pool.line.refuse_all(PoolClosed("the simulation was given up"))
+            raise
+
+    def _run(self) -> None:
         clock, ledger, returns, idle = (
             self._clock,
             self.pool.ledger,
@@ -204,7 +213,10 @@ class Replay:
 
     def _wait(self, hold: float) -> None:
         asked = self._clock.now()
-        entry = self.pool.acquire(None)
+        try:
+            entry = self.pool.acquire(None)
+        except PoolClosed:  # given up
+            return
         now = self._clock.now()
         self.waits.add(now - asked)
         self._in_line -= 1

@@ -25,8 +25,8 @@ _SHORTEST: Final = TIMEOUTS[0]
 _LONGEST: Final = TIMEOUTS[-1]
 _MEMORY: Final = 0.98
 _FORGOTTEN: Final = 1.0 - _MEMORY
-_POISSON_WEIGHT: Final = 2.0
-_PRIOR_WEIGHT: Final = 1.5
+_POISSON_WEIGHT: Final = 1.0
+_PRIOR_WEIGHT: Final = 3.0
 _LONG_HOLD: Final = 0.25
 _NEVER: Final = 1e6
 

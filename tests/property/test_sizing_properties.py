@@ -71,6 +71,26 @@ def test_whatever_happens_the_answers_are_sane(
     assert policy.open_delay(now, size, 0, connect_time) in (0.0, connect_time)
 
 
+@settings(max_examples=30)
+@given(policies, st.integers(10**5, 10**6), st.floats(0, 1e6), st.floats(0, 30 * 86_400))
+def test_a_million_in_use_a_clock_set_back_and_days_of_silence_give_sane_figures(
+    policy: SizingPolicy, many: int, back: float, silence: float
+) -> None:
+    now = 2e6
+    for step in range(20):  # twenty half-lives of the usual sixty seconds
+        now += 60.0
+        policy.took(now, many + step % 3)
+    policy.fell(now - back, many)
+    policy.took(now - back + 1.0, many)
+    later = now - back + 1.0 + silence
+    demand = policy.demand(later)
+    assert 0.0 <= demand.mean_in_use <= many + 2
+    assert 0.0 <= demand.checkouts_per_second <= 21 * math.log(2) / policy.half_life  # type: ignore[attr-defined]
+    assert 0 <= demand.level <= 1.1 * many + 10
+    for size in (many, many + 1, 2 * many):
+        assert policy.closes_at(later, size, later) >= later - 1e-6 * later
+
+
 @given(policies, traffic)
 def test_the_mean_lies_between_the_least_and_the_most_in_use(
     policy: SizingPolicy, steps: list[tuple[float, int]]
