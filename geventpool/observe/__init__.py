@@ -29,6 +29,7 @@ __all__ = [
     "Publisher",
     "Settings",
     "attach",
+    "make_settings",
     "publish",
     "read_snapshots",
     "report",
@@ -50,12 +51,7 @@ def attach(target: Engine | ConnectionPool, **settings: Any) -> Observer:
     Raises:
         ConfigError: a setting cannot be used, the target is no pool of ours, or it is watched already.
     """
-    known = Settings.__dataclass_fields__
-    for name in settings.keys() - known.keys():
-        raise ConfigError(
-            name, settings[name], f"there is no such setting; give {', '.join(known)}"
-        )
-    chosen = Settings(**settings)
+    chosen = make_settings(**settings)
     if isinstance(target, ConnectionPool):
         _refuse_second(target.core)
         return Observer(target.core, chosen, None, logging.getLogger("geventpool.pool"))
@@ -63,6 +59,20 @@ def attach(target: Engine | ConnectionPool, **settings: Any) -> Observer:
 
     _refuse_second(engine.pool_of(target).core)
     return engine.attach(target, chosen)
+
+
+def make_settings(**settings: Any) -> Settings:
+    """The settings that `attach` is given.
+
+    Raises:
+        ConfigError: there is no such setting, or it cannot be used.
+    """
+    known = Settings.__dataclass_fields__
+    for name in settings.keys() - known.keys():
+        raise ConfigError(
+            name, settings[name], f"there is no such setting; give {', '.join(known)}"
+        )
+    return Settings(**settings)
 
 
 def report() -> str:
