@@ -31,6 +31,7 @@ BENCHMARKS = (
     "idle_connections",
     "footprint",
     "sizing_cost",
+    "observing",
     "connect_stall",
     "default_cap",
     "end_to_end",
