@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import URL, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 import geventpool.observe
@@ -230,26 +230,40 @@ def test_statements_of_the_orm_and_of_streams_are_seen(engine: Engine) -> None:
     observer.detach()
 
 
-def test_a_planted_secret_appears_nowhere(mariadb: Any, tmp_path: Path, caplog: Any) -> None:
+@pytest.mark.parametrize("name", ["pymysql", "psycopg", "psycopg2", "pg8000"])
+def test_a_planted_secret_appears_nowhere(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, caplog: Any
+) -> None:
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.INFO, logger="sqlalchemy")
-    root = create_engine(mariadb.url("pymysql"))
+    root = create_engine(server_of(request, name).url(name))
+    is_mysql = name in MYSQL
     with root.begin() as connection:
-        connection.exec_driver_sql(f"create or replace user planted identified by '{SECRET}'")
-        connection.exec_driver_sql("grant all on *.* to planted")
+        if is_mysql:
+            connection.exec_driver_sql(f"create or replace user planted identified by '{SECRET}'")
+            connection.exec_driver_sql("grant all on *.* to planted")
+        else:
+            connection.exec_driver_sql("drop role if exists planted")
+            connection.exec_driver_sql(f"create role planted login password '{SECRET}'")
     url = root.url.set(username="planted", password=SECRET)
     engine = create_engine(
-        url, poolclass=GeventPool, max_size=1, pool_timeout=0.5, hide_parameters=True
+        url,
+        poolclass=GeventPool,
+        max_size=1,
+        pool_timeout=0.5,
+        hide_parameters=True,
+        echo_pool="debug",
     )
     observer = geventpool.observe.attach(
         engine, idle_in_transaction_after=0.1, held_after=0.1, slow_query_after=0.05
     )
     publisher = geventpool.observe.publish(tmp_path / "snapshots", interval=0.1)
     told: list[str] = []
+    sleep = f"select {'sleep' if is_mysql else 'pg_sleep'}(0.1) from s where b = '{SECRET}'"
     with engine.connect() as connection:
         connection.execute(text("create temporary table s (a int, b varchar(99))"))
         connection.execute(text("insert into s values (1, :b)"), {"b": SECRET})
-        connection.execute(text(f"select sleep(0.1) from s where b = '{SECRET}'"))
+        connection.execute(text(sleep))
         connection.exec_driver_sql(f"select /* {SECRET} */ 1 -- {SECRET}\n")
         with pytest.raises(Exception, match="syntax") as caught:
             connection.execute(text("selekt :b"), {"b": SECRET})
@@ -257,7 +271,8 @@ def test_a_planted_secret_appears_nowhere(mariadb: Any, tmp_path: Path, caplog: 
         gevent.sleep(0.4)
         with pytest.raises(PoolTimeout) as late:
             engine.connect()
-        told += [str(late.value), repr(engine.pool), engine.pool.status()]
+        told += [str(late.value), repr(late.value), repr(engine.pool), engine.pool.status()]
+        told += [repr(engine), repr(connection.connection), repr(observer.settings)]
         told += [holder.tell() for holder in observer.holders()]
         told += [repr(holder) for holder in observer.holders()]
         publisher.write()
@@ -266,19 +281,47 @@ def test_a_planted_secret_appears_nowhere(mariadb: Any, tmp_path: Path, caplog: 
             told.append(CliRunner().invoke(main, command).output)
         told += [geventpool.observe.report(), exposition().decode(), repr(observer)]
         told += [file.read_text() for file in publisher.directory.iterdir()]
+    told += _what_failing_connects_say(url)
     told += [
-        record.getMessage() for record in caplog.records if record.name.startswith("geventpool")
+        record.getMessage() + (record.exc_text or "")
+        for record in caplog.records
+        if record.name.startswith(("geventpool", "sqlalchemy.pool"))
     ]
     publisher.stop()
+    observer.detach()
     engine.dispose()
     everything = "\n".join(told)
     assert "idle in transaction" in everything
-    assert "select sleep(?) from s where b = ?" in everything
-    # What MariaDB itself quotes of a query in its error is the server's own.
+    assert "(?) from s where b = ?" in everything
+    # What the server itself quotes of a query in its error is the server's own.
     assert SECRET not in everything.replace(told[0], "")
     with root.begin() as connection:
         connection.exec_driver_sql("drop user planted")
     root.dispose()
+
+
+def _what_failing_connects_say(url: URL) -> list[str]:
+    """With a wrong password, a server that is not there, a database that is not, and a wrong option."""
+    told = []
+    for wrong, arguments in (
+        (url.set(password=f"not-{SECRET}"), {}),
+        (url.set(port=1), {}),
+        (url.set(database="nowhere"), {}),
+        (url, {"passwort": SECRET}),
+    ):
+        engine = create_engine(
+            wrong, poolclass=GeventPool, connect_args=arguments, pool_timeout=0.3, echo_pool="debug"
+        )
+        observer = geventpool.observe.attach(engine)
+        with pytest.raises(Exception) as caught:  # noqa: PT011
+            engine.connect()
+        told += [str(caught.value), repr(caught.value), engine.pool.status()]
+        told.append(geventpool.observe.report())
+        observer.detach()
+        engine.dispose()
+    with pytest.raises(geventpool.ConfigError) as refused:
+        geventpool.observe.attach(url.render_as_string(hide_password=False))  # type: ignore[arg-type]
+    return [*told, str(refused.value)]
 
 
 def test_an_observer_in_a_forked_child_begins_anew(mariadb: Any, tmp_path: Path) -> None:
