@@ -38,7 +38,8 @@ stress: $(READY)  ## kill sweep, property tests and all scenarios at length, bes
 	-@$(PY) -m tools.system_packages mariadb postgresql
 	GEVENTPOOL_STRESS=1 GEVENTPOOL_EXAMPLES=2000 $(PY) -m pytest -q tests/stress tests/property/test_pool.py tests/property/test_ledger.py
 	$(PY) -m tests.stress.scenarios
-	GEVENTPOOL_STRESS=1 $(PY) -m pytest -q tests/integration/test_gunicorn_in_earnest.py
+	GEVENTPOOL_STRESS=1 $(PY) -m pytest -q tests/integration/test_gunicorn_in_earnest.py \
+		tests/integration/test_loadtests.py tests/integration/test_examples.py
 	$(MAKE) soak
 
 loadtest: $(READY)  ## a day's load on each pool in turn, and a report as one page (QUICK=1, DATABASE=postgresql, ARGS=…)

@@ -30,6 +30,7 @@ BENCHMARKS = (
     "frames",
     "idle_connections",
     "footprint",
+    "sizing",
     "sizing_cost",
     "observing",
     "connect_stall",

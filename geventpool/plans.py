@@ -35,9 +35,11 @@ _PAGE = re.compile(r" LIMIT (\d+)(?: OFFSET (\d+))?\s*$", re.IGNORECASE)
 # Only what the SQL of an application's own code may be: Django's and SQLAlchemy's begin with these.
 _TARGET = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE|WITH|VALUES)\b", re.IGNORECASE)
 
-_LOST_ON_POSTGRESQL = ("26000",)  # invalid_sql_statement_name
+# invalid_sql_statement_name; duplicate_prepared_statement, of a session that was somebody else's before
+_LOST_ON_POSTGRESQL = ("26000", "42P05")
 _CHANGED_ON_POSTGRESQL = "0A000"  # feature_not_supported, of which one kind is meant
 _LOST_ON_MYSQL = (1243, 1615)  # unknown handler; needs to be re-prepared
+_TOO_MANY_ON_MYSQL = 1461  # max_prepared_stmt_count, of all sessions of the server together
 
 
 class PlanLost(GeventPoolError):
@@ -81,6 +83,10 @@ class Target:
         text = self._pieces.format(*("?" for _ in self._order))
         return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
+    def takes(self, parameters: Any) -> bool:
+        """Are there as many as it has places? If not, the driver tells it as ever."""
+        return hasattr(parameters, "keys") or len(parameters) == len(self._order)
+
     def values(self, parameters: Any, is_postgresql: bool) -> list[Any]:
         """The parameters in the order of the plan."""
         keys: Sequence[Any] = list(dict.fromkeys(self._order)) if is_postgresql else self._order
@@ -122,11 +128,16 @@ class Targets:
         if type(text) is not str:
             return None
         target = self._by_text.get(text)
-        if target is not None:
-            return target, parameters or ()
-        key, parameters = without_page(text, parameters)
-        target = self._by_text.get(key)
-        return None if target is None else (target, parameters)
+        if target is None:
+            key, paged = without_page(text, parameters)
+            target = self._by_text.get(key)
+            if target is None:
+                return None
+        else:
+            paged = parameters or ()
+        if parameters is None and "%" in text:
+            return None  # without parameters %% means %%
+        return (target, paged) if target.takes(paged) else None
 
 
 def without_page(text: str, parameters: Any) -> tuple[str, Any]:
@@ -218,7 +229,12 @@ def _by_mysql(
 ) -> Any:
     if _must_prepare(cursor, target, prepared):
         # The % of a LIKE would be taken for a placeholder, if there were parameters.
-        cursor.execute(f"PREPARE {target.name} FROM {target.mysql()}")
+        try:
+            cursor.execute(f"PREPARE {target.name} FROM {target.mysql()}")
+        except Exception as error:
+            if error.args[:1] == (_TOO_MANY_ON_MYSQL,):
+                return cursor.execute(target.text, parameters or None)
+            raise
         prepared[target.name] = None
     values = target.values(parameters, False)
     if not values or "mariadb" in _version(connection):

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from sqlalchemy.exc import SQLAlchemyError
 
 from benchmarks.report import machine
 
 from . import compare, page, pools, turn
 from .faults import FAULTS
 from .figures import by_pool, judge, median, milliseconds
+from .paths import parse_path
 from .server_view import ServerView
 from .shapes import SHAPES
 from .turn import HERE, LoadTestError, Plan, Turn
@@ -23,8 +25,11 @@ from .turn import HERE, LoadTestError, Plan, Turn
 REPORT = HERE / "report"
 QUICK_SECONDS = 7.0
 WEB_PEAK = 40
-WEB_GIVE_UP = OVERLOAD_GIVE_UP = 2.0
+OVERLOAD_GIVE_UP = 2.0
 DEFAULT = Plan()
+APP_NOTE = (
+    "Each turn was a run of its own, at a time of its own, beside whatever else was running then."
+)
 
 
 @click.group()
@@ -47,6 +52,11 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="The whole shape is compressed into so many.  [default: 30]",
         ),
         click.option(
+            "--give-up",
+            type=click.FloatRange(0.01),
+            help="Seconds after which a user waits no longer.  [default: overload 2, else never]",
+        ),
+        click.option(
             "--shape",
             type=click.Choice(list(SHAPES)),
             default=DEFAULT.shape,
@@ -56,8 +66,7 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--output",
             type=click.Path(file_okay=False, path_type=Path),
-            default=REPORT,
-            help="The report's folder.  [default: loadtests/report]",
+            help="The report's folder.  [default: in loadtests/report]",
         ),
     ):
         command = option(command)
@@ -88,7 +97,6 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--quick", is_flag=True, help=f"One round, of {QUICK_SECONDS:g} s each.")
 @click.option("--fault", type=click.Choice(list(FAULTS)), help="What goes wrong in the middle.")
 @click.option("--fault-seconds", type=click.FloatRange(0.1), default=DEFAULT.fault_seconds)
-@click.option("--give-up", type=click.FloatRange(0.01), help="A user waits no longer than this.")
 @click.option(
     "--locustfile",
     type=click.Path(exists=True, dir_okay=False),
@@ -107,40 +115,49 @@ def compare_command(
     quick: bool,
     web: bool,
     workers: int,
-    output: Path,
-    peak: int | None,
-    seconds: float | None,
-    give_up: float | None,
+    output: Path | None,
     **load: Any,
 ) -> None:
     """Compare pools on a private server, or on the database that --url names."""
-    if give_up is None and load["shape"] == "overload":
-        give_up = OVERLOAD_GIVE_UP
-    if web:
-        load["locustfile"] = str(HERE / "web.py")
-    plan = Plan(
-        peak=peak or _usual_peak(load["shape"], load["rate"], web),
-        seconds=seconds or (QUICK_SECONDS if quick else DEFAULT.seconds),
-        give_up=give_up,
-        **load,
-    )
+    if quick and load["seconds"] is None:
+        load["seconds"] = QUICK_SECONDS
     rounds = rounds or (1 if quick else 2)
+    output = output or REPORT
     with _telling():
+        if web and load["locustfile"] != DEFAULT.locustfile:
+            raise LoadTestError("--web and --locustfile: give one of them")
+        plan = _plan(web, **load)
         named = [dataclasses.replace(pools.parse(name), is_aside=False) for name in names]
         variants = named or list(pools.VARIANTS.values())
+        page.make_folder(output)
         if url is not None:
             with ServerView(url) as view:
                 view.connections()  # before anything is started
         with compare.database(database, url, not no_tls) as place:
+            compare.check(variants, place.url)
             web_workers = workers if web else None
             turns = compare.run(place, variants, plan, rounds, web_workers, click.echo)
         _report(turns, output, _notes(rounds, place.url))
 
 
-def _usual_peak(shape: str, rate: float, web: bool) -> int:
+def _plan(
+    web: bool,
+    shape: str,
+    peak: int | None,
+    seconds: float | None,
+    give_up: float | None,
+    **load: Any,
+) -> Plan:
+    """The load, with what is usual where nothing was said."""
+    if peak is None:
+        peak = WEB_PEAK if web else DEFAULT.peak
+        if shape == "overload" and not web:
+            peak = compare.capacity(load["rate"])
+    if give_up is None and shape == "overload":
+        give_up = OVERLOAD_GIVE_UP
     if web:
-        return WEB_PEAK
-    return compare.capacity(rate) if shape == "overload" else DEFAULT.peak
+        load["locustfile"] = str(HERE / "web.py")
+    return Plan(shape, seconds or DEFAULT.seconds, peak, give_up=give_up, **load)
 
 
 @main.command("app")
@@ -154,33 +171,31 @@ def app_command(
     label: str,
     paths: tuple[str, ...],
     url: str | None,
-    output: Path,
-    peak: int | None,
-    seconds: float | None,
+    output: Path | None,
     **load: Any,
 ) -> None:
     """Put a load on your application at ADDRESS, and add it to the report.
 
     Run it once for each pool, with a label of its own and the same --output.
     """
-    plan = Plan(
-        peak=peak or WEB_PEAK,
-        seconds=seconds or DEFAULT.seconds,
-        locustfile=str(HERE / "web.py"),
-        **load,
-    )
+    output = output or REPORT / "app"
+    plan = _plan(True, **load)
     arguments = ["--host", address.rstrip("/")]
     for path in paths:
         arguments += ["--path", path]
     with _telling():
+        for path in paths:
+            parse_path(path)
         before, _ = page.read(output)
         number = 1 + sum(one.title == label for one in before)
         if before and before[0].plan != dataclasses.asdict(plan):
             raise LoadTestError(
                 f"the report in {output} is of another load: give the same options, or another --output"
             )
+        page.make_folder(output)
+        turn.look_for(address)
         one = turn.take(label, number, plan, arguments, url)
-        _report([*before, one], output, _notes(number, url))
+        _report([*before, one], output, [APP_NOTE, machine()])
 
 
 @main.command("soak")
@@ -208,6 +223,10 @@ class _telling:  # noqa: N801 # reads as what it is
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, (LoadTestError, ValueError)):
             raise click.ClickException(str(error)) from error
+        if isinstance(error, (SQLAlchemyError, OSError, ImportError)):
+            raise click.ClickException(
+                f"{type(error).__name__}: {error}".partition("\n")[0]
+            ) from error
 
 
 def _notes(rounds: int, url: str | None) -> list[str]:
@@ -232,7 +251,7 @@ def _report(turns: list[Turn], folder: Path, notes: list[str]) -> None:
         )
     for verdict in judge(turns):
         mark = "holds" if verdict.holds else "DOES NOT HOLD"
-        click.echo(f"{mark}: {verdict.what}: {verdict.value:.2f}, at most {verdict.most:g}")
+        click.echo(f"{mark}: {verdict.what}: {verdict.shown}, at most {verdict.most:g}")
     click.echo(f"\nThe report: {written}")
 
 

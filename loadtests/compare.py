@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from tools import system_packages
 from tools.servers import MariaDB, PostgreSQL
@@ -76,6 +77,23 @@ def database(kind: str, url: str | None, has_tls: bool = True) -> Iterator[Datab
         yield Database(ours.render_as_string(hide_password=False), server)
 
 
+def check(variants: Sequence[Variant], url: str) -> None:
+    """See that the pools can be had, before the first of them is loaded.
+
+    Raises:
+        LoadTestError: two have one name, or `create_engine` does not take what is said of one.
+    """
+    for variant in variants:
+        if [one.title for one in variants].count(variant.title) > 1:
+            raise LoadTestError(
+                f"there are two pools {variant.title!r}: give them names of their own"
+            )
+        try:
+            variant.create_engine(url).dispose()
+        except (TypeError, ValueError, ArgumentError) as error:
+            raise LoadTestError(f"{variant.title!r}: {error}") from error
+
+
 def run(
     place: Database,
     variants: Sequence[Variant],
@@ -98,20 +116,25 @@ def run(
         LoadTestError: something that is needed cannot be had, or has ended.
     """
     turns: list[Turn] = []
-    order = list(variants)
     with _link(place, plan) as (url, happen):
-        for number in range(1, rounds + 1):
-            for variant in order:
-                tell(f"round {number} of {rounds}: {variant.title} …")
-                with _subject(url, web_workers, variant) as arguments:
-                    turn = take(variant.title, number, plan, arguments, place.url, happen)
-                turns.append(turn)
-                _settle(place.url)
-            order = [variant for variant in reversed(order) if not variant.is_aside]
+        for number, variant in order(variants, rounds):
+            tell(f"round {number} of {rounds}: {variant.title} …")
+            with _subject(url, web_workers, variant) as arguments:
+                turns.append(take(variant.title, number, plan, arguments, place.url, happen))
+            _settle(place.url)
     drop_table(place.url)
     # As they were named, whatever the order of the rounds.
     titles = [variant.title for variant in variants]
     return sorted(turns, key=lambda turn: (turn.round, titles.index(turn.title)))
+
+
+def order(variants: Sequence[Variant], rounds: int) -> list[tuple[int, Variant]]:
+    """Whose turn it is, and in which round: every other round goes backwards."""
+    found = []
+    for number in range(1, rounds + 1):
+        present = [variant for variant in variants if number == 1 or not variant.is_aside]
+        found += [(number, variant) for variant in (present if number % 2 else present[::-1])]
+    return found
 
 
 @contextmanager

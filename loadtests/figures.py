@@ -19,7 +19,7 @@ DEFAULT = VARIANTS["queuepool"].title
 TUNED = (VARIANTS["queuepool-20-10"].title, VARIANTS["queuepool-50-25"].title)
 LARGE = TUNED[1]
 
-LEAST_SECONDS = 20.0
+LEAST_SECONDS = 30.0
 """A day that is shorter is over before an idle connection is."""
 
 Figures = dict[str, float]
@@ -111,6 +111,12 @@ class Verdict:
         """Is it so?"""
         return self.value <= self.most
 
+    @property
+    def shown(self) -> str:
+        """For people; with more digits, where two would hide that it is above the limit."""
+        value = self.value
+        return f"{value:g}" if value.is_integer() else f"{value:.{2 if self.holds else 3}f}"
+
 
 def judge(turns: Sequence[Turn]) -> list[Verdict]:
     """What must hold on a day; nothing for other loads, with faults, or on a day that is too short."""
@@ -121,7 +127,7 @@ def judge(turns: Sequence[Turn]) -> list[Verdict]:
     ):
         return []
     mine = rounds[OURS]
-    found = [Verdict("errors", [one["errors"] for one in mine], 0)]
+    found = [Verdict("errors", [sum(one["errors"] for one in mine)], 0)]
     tuned = [title for title in TUNED if title in rounds]
     if tuned:
         best = min(tuned, key=lambda title: median(rounds[title])["p99"])
@@ -207,11 +213,11 @@ def _range(values: Sequence[float]) -> str:
     if not values:
         return ""
     middle = f"{statistics.median(values):.2f}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):.2f} to {max(values):.2f})"
+    return middle if len(values) == 1 else f"{middle}\n{min(values):.2f} to {max(values):.2f}"
 
 
 def server_table(turns: Sequence[Turn]) -> list[list[str]]:
-    """What the server counted, for each request."""
+    """What the server counted, in all and for each request."""
     counted: dict[str, list[Turn]] = {}
     for turn in turns:
         if turn.counters and turn.requests:
@@ -221,5 +227,5 @@ def server_table(turns: Sequence[Turn]) -> list[list[str]]:
     for title, own in counted.items():
         requests = sum(len(turn.requests) for turn in own)
         sums = [sum(turn.counters.get(name, 0) for turn in own) for name in names]
-        rows.append([title, *(f"{count:,} ({count / requests:.3f})" for count in sums)])
+        rows.append([title, *(f"{count:,}\n{count / requests:.3f}" for count in sums)])
     return rows if counted else []

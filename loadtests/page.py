@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -27,7 +28,7 @@ def write(turns: Sequence[Turn], folder: Path, notes: Sequence[str]) -> Path:
     Returns:
         The page.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     saved = {"notes": list(notes), "turns": [turn.to_json() for turn in turns]}
     (folder / DATA).write_text(json.dumps(saved))
     pictures = plots.draw(turns, folder)
@@ -51,6 +52,17 @@ def write(turns: Sequence[Turn], folder: Path, notes: Sequence[str]) -> Path:
     page = folder / PAGE
     page.write_text(text)
     return page
+
+
+def make_folder(folder: Path) -> None:
+    """Make it, and see that one may write there: to be known before an hour's load, not after.
+
+    Raises:
+        OSError: one may not.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder):
+        pass
 
 
 def read(folder: Path) -> tuple[list[Turn], list[str]]:

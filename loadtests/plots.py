@@ -30,11 +30,13 @@ def draw(turns: Sequence[Turn], folder: Path) -> list[tuple[str, str]]:
         The names of the files, and what each shows.
     """
     last = {turn.title: turn for turn in turns}
+    has_errors = any(row[4] is not None for turn in last.values() for row in turn.requests)
     colours = {title: PALETTE[at % len(PALETTE)] for at, title in enumerate(last)}
     pictures = [
         (
             "timeline.png",
-            "Demand, connections held, and level, in the last turn of each",
+            "Demand, connections held, and level, in the last turn of each "
+            "(a straight slope: the whole process stood still)",
             _timeline,
         ),
         ("opens.png", "Connections opened so far", _opens),
@@ -44,6 +46,9 @@ def draw(turns: Sequence[Turn], folder: Path) -> list[tuple[str, str]]:
     ]
     named = []
     for name, about, paint in pictures:
+        if paint is _errors and not has_errors:
+            (folder / name).unlink(missing_ok=True)  # one of an earlier report
+            continue
         figure = paint(turns if paint is _latency else list(last.values()), colours)
         figure.savefig(folder / name, dpi=110, metadata={"Software": None})
         pyplot.close(figure)

@@ -6,7 +6,6 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 NOISE = 0.1
 """A level is drawn from within ±10 % of the shape's, anew each second."""
@@ -91,9 +90,3 @@ SHAPES = {
         Shape("overload", "half, then twice what 20 connections can serve, then half", _overload),
     )
 }
-
-
-def corners(shape: Shape, seconds: float, peak: int, seed: int) -> list[tuple[float, int]]:
-    """The moments at which the number of users changes, for plots: `(seconds, users)`."""
-    counts = [(float(at), shape.users(at, seconds, peak, seed)) for at in range(int(seconds) + 1)]
-    return counts[:1] + [new for old, new in pairwise(counts) if new[1] != old[1]]

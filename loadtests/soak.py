@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,12 +66,14 @@ class Soak:
         seconds: how long it took.
         requests: how many there were.
         errors: how many of them failed.
+        missed: how many samples could not be taken.
         samples: in order.
     """
 
     seconds: float
     requests: int = 0
     errors: int = 0
+    missed: int = 0
     samples: list[Sample] = field(default_factory=list)
 
     @property
@@ -93,13 +96,21 @@ class Soak:
             drifts[pid] = statistics.median(values[half:]) - statistics.median(values[:half])
         return drifts
 
+    @property
+    def replaced(self) -> int:
+        """How often a worker was not the one that it was in the sample before."""
+        return sum(len(set(new.memory) - set(old.memory)) for old, new in pairwise(self.samples))
+
     def checks(self) -> list[tuple[bool, str]]:
         """Whether each thing that must hold does, and the figures."""
         memory, drift = self.memory_range(), self.descriptor_drift()
         agreed = [one.agreed_after for one in self.samples]
         times = [seconds for seconds in agreed if seconds is not None]
         return [
-            (self.errors == 0, f"{self.errors} of {self.requests} requests failed"),
+            (
+                self.errors == 0 < self.requests and not self.replaced,
+                f"{self.errors} of {self.requests} requests failed, {self.replaced} workers ended",
+            ),
             (
                 max(memory.values(), default=1.0) <= MOST_MEMORY,
                 "memory, away from its median: "
@@ -113,8 +124,9 @@ class Soak:
                 + f"; at most {MOST_DESCRIPTORS}",
             ),
             (
-                None not in agreed,
-                f"the server's connections were the pools' in {len(times)} of {len(agreed)} samples, "
+                bool(agreed) and len(times) == len(agreed) + self.missed,
+                f"the server's connections were the pools' in {len(times)} of "
+                f"{len(agreed) + self.missed} samples, "
                 f"after {max(times, default=0):.2f} s at most",
             ),
         ]
@@ -187,6 +199,7 @@ class _Watch:
             try:
                 sample = self._sample()
             except (OSError, SQLAlchemyError) as error:  # a worker has ended, or the server
+                self._found.missed += 1
                 self._tell(f"no sample: {error!r}")
                 continue
             self._found.samples.append(sample)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -42,7 +45,7 @@ class Plan:
     """
 
     shape: str = "day"
-    seconds: float = 30.0
+    seconds: float = 40.0
     peak: int = 100
     rate: float = 2.0
     seed: int = 1
@@ -143,6 +146,23 @@ def take(
         observed.counted,
         fault,
     )
+
+
+def look_for(address: str) -> None:
+    """See that somebody is there, whatever it answers.
+
+    Raises:
+        LoadTestError: nobody is, or it is no web address.
+    """
+    if not address.startswith(("http://", "https://")):
+        raise LoadTestError(f"{address!r}: give an address that begins with http:// or https://")
+    try:
+        with urllib.request.urlopen(address, timeout=START_SECONDS):
+            pass
+    except urllib.error.HTTPError:
+        pass  # it has answered
+    except (OSError, http.client.HTTPException) as error:
+        raise LoadTestError(f"no answer from {address}: {error}") from error
 
 
 @dataclass

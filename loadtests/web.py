@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import gevent
 from locust import FastHttpUser, task
 
 from loadtests.load import Load, recorder_of
@@ -37,6 +38,8 @@ class WebUser(Paced, FastHttpUser):
         assert recorder is not None
         recorder.in_flight += 1
         try:
-            self.client.get(path, name=pattern, headers={"Connection": "close"})
+            # The client counts a time-out as a failed request, as it does whatever else goes wrong.
+            with gevent.Timeout(self.environment.parsed_options.give_up):
+                self.client.get(path, name=pattern, headers={"Connection": "close"})
         finally:
             recorder.in_flight -= 1

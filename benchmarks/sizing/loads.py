@@ -16,7 +16,7 @@ def long_ramp() -> Trace:
     return Trace("ramp to 200", ((now, chance.expovariate(1.0)) for now in arrivals))
 
 
-def grid(requests: int = 50_000) -> Iterator[Trace]:
+def grid(requests: int) -> Iterator[Trace]:
     """The loads with which SAAutoPool's author tested it: rates 2^i, holds 2^j, a mean of up to 25."""
     for rate_power in range(-3, 5):
         for hold_power in range(-3, 5):
@@ -26,10 +26,15 @@ def grid(requests: int = 50_000) -> Iterator[Trace]:
                 yield Trace(f"{rate:g}/s x {hold:g} s", _poisson(chance, rate, hold, requests))
 
 
-def busy(requests: int = 500_000) -> Trace:
-    """A mean of 5,000 in use: with 500,000 requests, a million events."""
-    chance = Random(5)
-    return Trace("5,000 in use", _poisson(chance, 5000.0, 1.0, requests))
+def known(trace: Trace) -> Trace:
+    """The same load, at a pool that has connected three times before and so knows its server."""
+    times = (trace.start - 1000.0 * number for number in (3, 2, 1))
+    return Trace(trace.name, [*((time, 1.0) for time in times), *trace])
+
+
+def busy(requests: int, mean: float = 5000.0) -> Trace:
+    """So many in use from the start; 500,000 requests are a million events."""
+    return Trace(f"{mean:g} in use", _poisson(Random(5), mean, 1.0, requests))
 
 
 def _poisson(

@@ -10,10 +10,12 @@ that nothing comes back: for it one is opened whatever the ramp says, so that no
 two opens take. Not so while the server has not yet shown, by three successes since its last failure, that
 it can take it: a server that comes back is not met by a herd.
 
-After a failure the next attempt waits for a pause that doubles from 0.05 s to 1 s, with jitter. A caller
-for whom nothing else is on its way is not held up by it; but after three failures in a row, or one that
-ran into its time-out, whoever asks before the pause is over gets the last error at once. A server that
-only has no room for one more is not down: its callers wait for what comes back, and the attempt is
+After a failure the next attempt waits for a pause that doubles from 0.05 s to 1 s, with jitter. If opening
+has worked before, this may be a restart: for one second nobody in line is refused, and whoever asks joins
+the line for the next attempt. After that, and in a pool that has never opened anything, a caller for whom
+nothing else is on its way gets an attempt of its own and its error; after three failures in a row, or one
+that ran into its time-out, whoever asks before the pause is over gets the last error at once. A server
+that only has no room for one more is not down: its callers wait for what comes back, and the attempt is
 repeated for them.
 """
 
@@ -44,6 +46,7 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
 _PROOF = 3
 _LONG = 1.0
+_BRIEF = 1.0
 
 
 class Opener:
@@ -69,6 +72,7 @@ class Opener:
         self._failures = 0  # in a row
         self._successes = 0  # since the last failure
         self._retry_at = 0.0
+        self._patient_until = 0.0
         self._began_at = 0.0  # the last open
         self._timer: Timer | None = None
         self._rings_at = 0.0
@@ -84,11 +88,13 @@ class Opener:
         """Raises the last error if it would only be met again. Never switches.
 
         Raises:
-            Exception: what the last open raised; the other side is down, nothing is in use, and the
-                next attempt is not due, or hangs.
+            Exception: what the last open raised; the other side has been down for a second, nothing is
+                in use, and the next attempt is not due, or hangs.
         """
         ledger = self._pool.ledger
-        if self._failures < _PROOF or self.is_full or self.last_error is None or ledger.in_use:
+        if self.is_full or self.last_error is None or ledger.in_use:
+            return
+        if now < self._patient_until or self._failures < _PROOF:
             return
         if now < self._retry_at or (ledger.opening and now - self._began_at > _LONG):
             raise _again(self.last_error)
@@ -99,7 +105,8 @@ class Opener:
         ledger = pool.ledger
         if ledger.size >= ledger.max_size:
             return  # `look` finds it when a place is free
-        if self._failures < _PROOF and not (ledger.opening or ledger.in_use):
+        is_alone = not (ledger.opening or ledger.in_use)
+        if is_alone and self._failures < _PROOF and now >= self._patient_until:
             # Nothing is on its way to this caller, so the pause after a failure is not for it: it
             # gets an attempt of its own, and that attempt's error.
             self._retry_at = 0.0
@@ -185,7 +192,7 @@ class Opener:
             self._retry_at = pool.clock.now() + _FIRST_PAUSE
         except BaseException as error:  # whatever it is, it is the business of those who wait
             ledger.open_failed(entry)
-            self._failed(error)
+            self._failed(error, started)
         else:
             if pool.opener is not self:  # the process forked inside of `open`
                 registry.keep_for_good(resource)
@@ -222,19 +229,27 @@ class Opener:
 
     def _succeeded(self, seconds: float) -> None:
         self.last_error = None
+        self._patient_until = 0.0
         self.is_full = False
         self.connect_time += (seconds - self.connect_time) * (0.3 if self.connect_time else 1.0)
         self.ramp += 1
         self._successes += 1
         self._failures = 0
 
-    def _failed(self, error: BaseException) -> None:
-        """Refuses the first whom it was for; all in line, if nothing is left that could serve them."""
+    def _failed(self, error: BaseException, started: float) -> None:
+        """Refuses the first whom it was for; all in line, if nothing is left that could serve them.
+
+        Nobody in the first second of an outage.
+        """
         pool = self._pool
         ledger = pool.ledger
         pool.counters.open_errors += 1
         self.ramp = 1
         self._successes = 0
+        if not isinstance(error, Exception):
+            self._patient_until = 0.0
+        elif pool.counters.opened and (self.last_error is None or self.is_full):
+            self._patient_until = started + _BRIEF
         if isinstance(error, ConnectTimeout):
             error.__traceback__ = None  # it would keep alive what was given up
         self.last_error = _again(error).with_traceback(None)
@@ -247,13 +262,17 @@ class Opener:
             self._failures = max(self._failures, _PROOF - 1)  # no need to see it three times
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures, 16))
         self._failures += 1
-        self._retry_at = pool.clock.now() + pause * random.uniform(0.5, 1.0)
+        now = pool.clock.now()
+        self._retry_at = now + pause * random.uniform(0.5, 1.0)
         if not ledger.waiting and self._failures & (self._failures - 1) == 0:  # 1, 2, 4, 8 …
             log.warning("%r: could not open ahead: %s: %s", pool, type(error).__name__, error)
         if not ledger.waiting and isinstance(error, (KeyboardInterrupt, SystemExit)):
             gevent.get_hub().handle_system_error(type(error), error)
         if self.is_full:
             return  # those in line wait for a return, or for room
+        if now < self._patient_until:
+            self._retry_at = min(self._retry_at, self._patient_until)
+            return
         if not (ledger.opening or ledger.in_use):  # nothing is left that could serve them
             for _ in range(len(ledger.waiting)):
                 pool.line.refuse_first(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet, FullResultSet
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import QuerySet
 
@@ -18,10 +19,11 @@ _targets: dict[str, Targets] = {}
 
 
 def add_prepare_target(statement: Any, alias: str | None = None) -> Target:
-    """Has a statement prepared once in each connection of an alias, and run by its plan. Never connects.
+    """Has a statement prepared once in each connection of an alias, and run by its plan.
 
-    The statement is recognised by its text: a queryset of the same shape with other values, and another
-    page of it, is the same one.
+    Connects only if Django has to know the server's version to write a queryset's SQL. The statement is
+    recognised by its text: a queryset of the same shape with other values, and another page of it, is
+    the same one.
 
     Args:
         statement: a queryset; or SQL as it is given to `cursor.execute`, with its placeholders.
@@ -32,7 +34,11 @@ def add_prepare_target(statement: Any, alias: str | None = None) -> Target:
     """
     if isinstance(statement, QuerySet):
         alias = alias or statement.db
-        statement, _ = statement.query.get_compiler(using=alias).as_sql()
+        try:
+            statement, _ = statement.query.get_compiler(using=alias).as_sql()
+        except (EmptyResultSet, FullResultSet):
+            cure = "give a queryset that asks the database something"
+            raise ConfigError("statement", statement.query, cure) from None
     alias = alias or DEFAULT_DB_ALIAS
     if not hasattr(connections[alias], "open_connection"):
         raise ConfigError("alias", alias, "its ENGINE has no geventpool; give it one of ours")

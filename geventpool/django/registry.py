@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,6 +23,9 @@ from .settings import PoolSettings
 Key = tuple[Any, ...]
 
 _pools: dict[Key, AliasPool] = {}
+
+followers: dict[str, Callable[[AliasPool], object]] = {}
+"""By alias: who is to know when it gets another pool."""
 
 
 class Session:
@@ -60,6 +63,21 @@ class Loan(PooledConnection):
         super().__init__(pool, entry)
         self.session = session
         self.is_new = session.tracked is None
+
+    @property
+    def entry(self) -> Entry | None:
+        """The pool's record of it; `None`: it was given back."""
+        return self._entry
+
+    @property
+    def dbapi_connection(self) -> Any:
+        """The driver's own connection object."""
+        return self.connection
+
+    @property
+    def listener(self) -> Any:
+        """Who observes the pool; `None`: nobody."""
+        return self._pool.core.listener
 
     @property
     def is_ours(self) -> bool:
@@ -185,10 +203,21 @@ def pool_of(wrapper: Any) -> AliasPool:
     if found is None:
         settings = pool_settings.read(wrapper.alias, said)
         found = AliasPool(wrapper.alias, settings, wrapper.copy(), database_of(said))
+        _have_observed(found, settings)
         _pools[key] = found
     elif found.is_dynamic:
         found.refresh(said)
     return found
+
+
+def _have_observed(pool: AliasPool, settings: PoolSettings) -> None:
+    follow = followers.get(pool.alias)
+    if follow is not None:
+        follow(pool)
+    elif settings.observe:
+        from .observing import attach_as_said
+
+        attach_as_said(pool, settings.observe)
 
 
 def pools() -> list[AliasPool]:

@@ -52,7 +52,13 @@ KNOBS: Final = {
 """The ancestor's name of a setting, and ours."""
 
 _OWN_FUNCTIONS: Final = frozenset(KNOBS.values())  # which the sizing policy calls by itself
-_OTHERS: Final = ("django_pre_ping", "django_reset_on_return", "dialect", "use_threadlocal")
+_OTHERS: Final = (
+    "django_pre_ping",
+    "django_reset_on_return",
+    "dialect",
+    "observe",
+    "use_threadlocal",
+)
 _UNSAID: Any = object()
 
 
@@ -64,11 +70,13 @@ class PoolSettings:
         said: what `geventpool.ConnectionPool` is to be given.
         pings: a connection is pinged by Django's own means before it is used.
         is_dynamic: there are functions among them, so that they are read again at each use.
+        observe: whether the pool is observed, or how: settings of `geventpool.observe.attach`.
     """
 
     said: Mapping[str, Any]
     pings: bool
     is_dynamic: bool
+    observe: bool | Mapping[str, Any] = False
 
 
 def read(alias: str, settings_dict: Mapping[str, Any]) -> PoolSettings:
@@ -113,6 +121,7 @@ def _read(given: dict[str, Any]) -> PoolSettings:
     _refuse_unknown(said)
     _drop_what_has_no_meaning(said)
     pings = _flag(said, "django_pre_ping", False)
+    observe = _observe(said)
     _translate_reset(said)
     for theirs, ours in KNOBS.items():
         if theirs in said:
@@ -125,7 +134,7 @@ def _read(given: dict[str, Any]) -> PoolSettings:
                 "sizing", "fixed"
             )  # what idles beyond the core goes at their pace alone
     make_config(**said)
-    return PoolSettings(said, pings, is_dynamic)
+    return PoolSettings(said, pings, is_dynamic, observe)
 
 
 def _with_profile(given: dict[str, Any]) -> dict[str, Any]:
@@ -182,6 +191,26 @@ def _translate_reset(said: dict[str, Any]) -> None:
     if by_django is not None and said.get("reset_on_return") is None:
         never = "reset_on_return" in said
         said["reset_on_return"] = "smart" if by_django else None if never else "rollback"
+
+
+def _observe(said: dict[str, Any]) -> bool | Mapping[str, Any]:
+    """Whether, and how."""
+    value = said.pop("observe", None)
+    if not value:
+        return False
+    if value is not True and not isinstance(value, Mapping):
+        raise ConfigError("observe", value, "give True, False or a dict of settings of attach()")
+    from geventpool.observe.fingerprint import Fingerprinter
+    from geventpool.observe.observer import Settings
+
+    chosen: Mapping[str, Any] = {} if value is True else value
+    known = {*Settings.__dataclass_fields__, "publish"}
+    for name in chosen.keys() - known:
+        raise ConfigError("observe", value, f"{name!r} is none of its settings, {sorted(known)}")
+    settings = Settings(**{name: one for name, one in chosen.items() if name != "publish"})
+    if settings.queries and not settings.figures_only:
+        Fingerprinter("")  # which says what is missing
+    return value
 
 
 def _flag(said: dict[str, Any], name: str, unsaid: Any) -> Any:

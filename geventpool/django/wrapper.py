@@ -14,6 +14,7 @@ from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from gevent import Greenlet, getcurrent
 
 from . import plans, registry
+from .cursors import PooledCursor, of_one_loan
 from .registry import AliasPool, Loan, Session
 
 _Base: Any = object
@@ -118,13 +119,27 @@ class PooledWrapper(_Base):
     def create_cursor(self, name: str | None = None) -> Any:
         """As ever; of a connection that is shared, nobody is the holder."""
         loan = self._loan
-        if loan is not None and loan.is_used_elsewhere() and self.allow_thread_sharing:
-            loan.share()
-        targets = None if name or loan is None else plans.targets_of(self.alias)
-        if not targets or loan is None:
+        if loan is None:
             return super().create_cursor(name)
-        make: Callable[[], Any] = super().create_cursor
-        return plans.PreparingCursor(make, self._create_planned_cursor, loan, targets)
+        if loan.is_used_elsewhere() and self.allow_thread_sharing:
+            loan.share()
+        targets = None if name else plans.targets_of(self.alias)
+        if targets:
+            make: Callable[[], Any] = super().create_cursor
+            cursor = plans.PreparingCursor(make, self._create_planned_cursor, loan, targets)
+        else:
+            cursor = super().create_cursor(name)
+        listener = loan.listener
+        return cursor if listener is None else listener.cursor_made(loan, cursor)
+
+    def make_cursor(self, cursor: Any) -> Any:
+        """As ever, but of no use when the connection was given back."""
+        return PooledCursor(cursor, self)
+
+    def make_debug_cursor(self, cursor: Any) -> Any:
+        """The same."""
+        kind: Any = type(super().make_debug_cursor(cursor))
+        return of_one_loan(kind)(cursor, self)
 
     def _create_planned_cursor(self) -> Any:
         """A cursor that can run a plan."""
@@ -190,7 +205,7 @@ class PooledWrapper(_Base):
     def _give_back(self) -> None:
         """Switches greenlets only if there is something to roll back."""
         is_fit = False
-        session = self._session
+        session = None if self._loan is None else self._loan.session
         is_altered = session is not None and (session.is_altered or session.has_lost_plan)
         try:
             is_fit = not is_altered and not self._is_in_doubt and self._tidy_up()

@@ -38,11 +38,11 @@ __all__ = [
 ]
 
 
-def attach(target: Engine | ConnectionPool, **settings: Any) -> Observer:
+def attach(target: Engine | ConnectionPool | str, **settings: Any) -> Observer:
     """Watches a pool from now on. Never switches greenlets.
 
     Args:
-        target: an engine on a `GeventPool`, or a `ConnectionPool`.
+        target: an engine on a `GeventPool`, a `ConnectionPool`, or an alias of Django's.
         **settings: see `Settings`; `figures_only=True` is the cheapest.
 
     Returns:
@@ -52,6 +52,10 @@ def attach(target: Engine | ConnectionPool, **settings: Any) -> Observer:
         ConfigError: a setting cannot be used, the target is no pool of ours, or it is watched already.
     """
     chosen = make_settings(**settings)
+    if isinstance(target, str) and "://" not in target and "=" not in target:  # no URL by mistake
+        from ..django import observing
+
+        return observing.attach(target, chosen)
     if isinstance(target, ConnectionPool):
         _refuse_second(target.core)
         return Observer(target.core, chosen, None, logging.getLogger("geventpool.pool"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import contextlib
 import errno
@@ -12,6 +11,9 @@ import time
 import weakref
 from collections import deque
 from pathlib import Path
+from typing import Any, Final
+
+from gevent.monkey import get_original
 
 from ..errors import ConfigError
 
@@ -22,6 +24,28 @@ _ROWS = 512
 _SECONDS = 5.0
 _LEAST_BYTES = 64 * 1024
 
+# Native, also where the program has patched: it is held for one write, during which no greenlet switches.
+_new_lock: Final = get_original("_thread", "allocate_lock")
+# gevent's waits for the loop's next turn.
+_close_fd: Final = get_original("os", "close")
+
+
+def check(directory: str, max_bytes: int, files: int) -> None:
+    """Sees whether journals can be kept so; makes the directory.
+
+    Raises:
+        ConfigError: the directory cannot be written to, or a bound is too small.
+    """
+    for argument, value, least in (("max_bytes", max_bytes, _LEAST_BYTES), ("files", files, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(argument, value, f"give a whole number, {least} or more")
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+    except (OSError, TypeError) as error:
+        raise ConfigError("directory", directory, f"cannot be made: {error}") from None
+    if not os.access(directory, os.W_OK):
+        raise ConfigError("directory", directory, "cannot be written to")
+
 
 class Journal:
     """Rows of one pool in this process.
@@ -30,30 +54,17 @@ class Journal:
     append to a list. The last ones are written at the end of the process; if it is killed they are lost.
 
     Args:
-        directory: where the files are; made if it is not there.
+        directory: where the files are; made anew if it has been removed.
         name: how their names begin.
         max_bytes: of one file, at most.
         files: how many are kept for each process; the oldest is removed for a new one.
-
-    Raises:
-        ConfigError: the directory cannot be written to, or a bound is too small.
     """
 
     def __init__(self, directory: str, name: str, max_bytes: int, files: int) -> None:
-        for argument, value, least in (("max_bytes", max_bytes, _LEAST_BYTES), ("files", files, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(argument, value, f"give a whole number, {least} or more")
         self._directory = Path(directory)
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError("directory", directory, f"cannot be made: {error.strerror}") from None
-        if not os.access(self._directory, os.W_OK):
-            raise ConfigError("directory", directory, "cannot be written to")
         self._name = "".join(sign if sign.isalnum() else "-" for sign in name) or "pool"
         self._max_bytes, self._most_files = max_bytes, files
-        # Not gevent's: it is held for one write, during which no greenlet switches.
-        self._lock = _thread.allocate_lock()
+        self._lock: Any = _new_lock()
         self._begin()
         _journals.add(self)
 
@@ -74,26 +85,39 @@ class Journal:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what has gathered. Never switches, never raises: rows that cannot be written are lost."""
+        """Writes what has gathered. Never switches, never raises: rows that cannot be written are lost.
+
+        If they are being written just now, in another thread or, where a connection is returned by the
+        garbage collector, further up this very stack, then what has come since is left for next time.
+        """
+        if self._lock.acquire(False):
+            self._flush_locked()
+
+    def close(self) -> None:
+        """Writes the last rows and closes the file; another thread is given a second to end its write."""
+        if self._lock.acquire(True, 1.0):
+            self._flush_locked(is_last=True)
+
+    def _flush_locked(self, is_last: bool = False) -> None:
         problem = None
-        with self._lock:
-            rows, self._rows = self._rows, []
+        try:
+            many = len(self._rows)  # others may add to the list meanwhile
+            data = "".join(self._rows[:many]).encode()
+            del self._rows[:many]
             self._written_at = time.monotonic()
             try:
-                if rows:
-                    self._write("".join(rows).encode())
+                if data:
+                    self._write(data)
             except OSError as error:
                 problem = error
                 self._close()
+            if is_last:
+                self._close()
+        finally:
+            self._lock.release()
         if problem is not None and not self._has_warned:
             self._has_warned = True
             log.warning("%s: rows are lost: %s", self._directory, problem)
-
-    def close(self) -> None:
-        """Writes the last rows and closes the file."""
-        self.flush()
-        with self._lock:
-            self._close()
 
     def _write(self, data: bytes) -> None:
         if self._fd is None or self._bytes + len(data) > self._max_bytes:
@@ -106,6 +130,7 @@ class Journal:
             with contextlib.suppress(FileNotFoundError):
                 self._files.popleft().unlink()
         self._number += 1
+        self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{self._name}-{os.getpid()}-{self._number:06}.csv"
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         self._files.append(path)
@@ -122,19 +147,31 @@ class Journal:
 
     def _close(self) -> None:
         if self._fd is not None:
-            os.close(self._fd)
+            _close_fd(self._fd)
             self._fd = None
 
     def _forget_after_fork(self) -> None:
         """The rows and the file are the parent's; a child has its own."""
         fd = self._fd
-        self._lock = _thread.allocate_lock()
+        self._lock = _new_lock()
         self._begin()
         if fd is not None:
-            os.close(fd)
+            _close_fd(fd)
 
 
 _journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+_ended: list[Journal] = []
+
+
+def close_when_gone(journal: Journal, pool: object) -> None:
+    """Has a journal closed after its pool has gone, by `close_ended`: a finalizer does no I/O."""
+    weakref.finalize(pool, _ended.append, journal).atexit = False
+
+
+def close_ended() -> None:
+    """Writes and closes what is left of pools that have gone. Never switches."""
+    while _ended:
+        _ended.pop().close()
 
 
 def _after_fork_in_child() -> None:

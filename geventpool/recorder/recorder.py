@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ..core.entry import Entry
 from ..core.pool import ResourcePool
 from ..errors import ConfigError
-from .journal import Journal
+from .journal import Journal, check, close_ended, close_when_gone
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -72,7 +72,7 @@ class Recorder:
     ) -> None:
         self._directory, self._name = directory, name
         self._bounds = max_bytes, files
-        Journal(directory, "", *self._bounds)  # tells now what is wrong
+        check(directory, *self._bounds)
         self._journals: weakref.WeakKeyDictionary[Any, Journal] = weakref.WeakKeyDictionary()
         self._names: Counter[str] = Counter()
         self._undo: list[Callable[[], object]] = []
@@ -86,7 +86,7 @@ class Recorder:
             if core.recorder is not None:
                 raise ConfigError("pool", pool, "is recorded already: stop that first")
             core.recorder = self
-            self._undo.append(partial(_leave, core))
+            self._undo.append(partial(_leave, weakref.ref(core)))
             return
         from sqlalchemy.engine import Engine
         from sqlalchemy.pool import Pool
@@ -104,7 +104,7 @@ class Recorder:
     def attach_all(self) -> None:
         """Listens to every pool of ours in this process, also to those that are made later."""
         ResourcePool.recorder = self
-        self._undo.append(partial(_leave, ResourcePool))
+        self._undo.append(partial(setattr, ResourcePool, "recorder", None))
 
     def attach_all_of_sqlalchemy(self) -> None:
         """Listens to every pool of SQLAlchemy in this process, also to those that are made later."""
@@ -117,11 +117,13 @@ class Recorder:
         """Writes the last rows, and listens no more."""
         while self._undo:
             self._undo.pop()()
+        close_ended()
         for journal in list(self._journals.values()):
             journal.close()
 
     def flush(self) -> None:
         """Writes what has gathered."""
+        close_ended()
         for journal in list(self._journals.values()):
             journal.flush()
 
@@ -159,14 +161,17 @@ class Recorder:
             self.attach(engine.pool)
 
     def _new_journal(self, pool: Any, name: str) -> Journal:
+        close_ended()  # so that files which are open for pools that have gone do not pile up
         name = self._name or name
         self._names[name] += 1
         if self._names[name] > 1:
             name = f"{name}{self._names[name]}"
         self._journals[pool] = journal = Journal(self._directory, name, *self._bounds)
-        weakref.finalize(pool, journal.close).atexit = False
+        close_when_gone(journal, pool)
         return journal
 
 
-def _leave(pool: Any) -> None:
-    pool.recorder = None
+def _leave(core: weakref.ref[ResourcePool]) -> None:
+    pool = core()
+    if pool is not None:
+        vars(pool).pop("recorder", None)  # what is on the class counts again

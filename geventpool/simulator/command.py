@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -65,15 +65,16 @@ def simulate(
     setting = Setting(breakeven, connect, max_size, min_idle, horizon)
     names = policies or DEFAULTS
     for name in names:
-        runner(name)  # tells now if one is wrong
+        runner(name)  # tells now if one is wrong, as the next two do
+    _see_that_it_can_be_written(json_file)
+    draw = _drawer(plot_file)
     console = _console(is_stderr=json_file == "-")
     rows = []
     for trace in read_traces(source):
         outcomes = _simulate_all(trace, names, setting)
         console.print(_table(trace, outcomes, setting))
         rows += [outcome.as_dict() for outcome in outcomes]
-        if plot_file is not None:
-            _plot(trace, outcomes, plot_file, is_one=not Path(source).is_dir())
+        draw(trace, outcomes, not Path(source).is_dir())
     if json_file is not None:
         with _writing("json", json_file) as file:
             json.dump(rows, file, indent=1)
@@ -146,28 +147,50 @@ def _span(seconds: float) -> str:
     return f"{seconds * 1000:.3g} ms" if seconds else "0"
 
 
-def _plot(trace: Trace, outcomes: list[Outcome], file: str, is_one: bool) -> None:
+def _drawer(file: str | None) -> Callable[[Trace, list[Outcome], bool], None]:
+    """What draws the picture of a trace, if one is wanted.
+
+    Raises:
+        ConfigError: matplotlib is missing, it knows no such format, or there is no such directory.
+    """
+    if file is None:
+        return lambda trace, outcomes, is_one: None
     try:
-        from .plot import draw
+        from .plot import FORMATS, draw
     except ImportError as error:
         cure = f"needs {error.name}: pip install 'geventpool[plots]'"
         raise ConfigError("plot", file, cure) from None
     path = Path(file)
-    if not is_one:  # one picture for each file of a directory
-        path = path.with_name(f"{path.stem}-{trace.name}{path.suffix}")
-    try:
-        draw(trace, outcomes, path)
-    except (OSError, ValueError) as error:
-        raise ConfigError("plot", str(path), f"cannot be written: {error}") from None
+    if path.suffix.removeprefix(".").lower() not in FORMATS:
+        raise ConfigError("plot", file, "give a name that ends in .png, .svg or .pdf")
+    if not path.parent.is_dir():
+        raise ConfigError("plot", file, f"cannot be written: there is no directory {path.parent}")
+
+    def drawn(trace: Trace, outcomes: list[Outcome], is_one: bool) -> None:
+        # One picture for each file of a directory.
+        to = path if is_one else path.with_name(f"{path.stem}-{trace.name}{path.suffix}")
+        try:
+            draw(trace, outcomes, to)
+        except OSError as error:
+            raise ConfigError("plot", str(to), f"cannot be written: {error.strerror}") from None
+
+    return drawn
+
+
+def _see_that_it_can_be_written(json_file: str | None) -> None:
+    """Told before a simulation that may take long; what is in the file stays until then."""
+    if json_file is not None and json_file != "-":
+        with _writing("json", json_file, mode="a"):
+            pass
 
 
 @contextmanager
-def _writing(option: str, name: str) -> Iterator[IO[str]]:
+def _writing(option: str, name: str, mode: str = "w") -> Iterator[IO[str]]:
     if name == "-":
         yield sys.stdout
         return
     try:
-        with open(name, "w", encoding="utf-8") as file:
+        with open(name, mode, encoding="utf-8") as file:
             yield file
     except OSError as error:
         raise ConfigError(option, name, f"cannot be written: {error.strerror}") from None

@@ -50,6 +50,7 @@ class Peer:
         self.peak = 0
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._order = count()
+        self._next_request = math.inf
 
     # What a subclass says.
 
@@ -74,6 +75,18 @@ class Peer:
     def at(self, time: float, call: Callable[[], object]) -> None:
         """Makes a call then."""
         heappush(self._events, (time, next(self._order), call))
+
+    def again(self, period: float, call: Callable[[], object], is_needed: bool) -> None:
+        """Makes a call one period from now, or, if it would change nothing before, at that beat of the
+        same clock which comes first after the next event: pauses of years cost no time then.
+        """
+        beats = 1.0
+        if not is_needed:
+            next_event = min(self._next_request, self._events[0][0] if self._events else math.inf)
+            if next_event == math.inf:
+                return
+            beats = max(1.0, math.ceil((next_event - self.now) / period))
+        self.at(self.now + beats * period, call)
 
     def open_then(self, then: Callable[[], object]) -> None:
         """Opens a connection; `then` finds `opening` lowered, and does something with it."""
@@ -104,6 +117,7 @@ class Peer:
         horizon = max(horizon, trace.last_return)
         self.timeline = Timeline(trace.start, horizon)
         before = self.now = trace.start
+        self._next_request = trace.start
         self.begin()
         events, requests, place, held = self._events, iter(trace), 0, 0
         request = next(requests, None)
@@ -121,6 +135,7 @@ class Peer:
             if request is not None and is_request:
                 self.ask(request)
                 request, place = next(requests, None), place + 1
+                self._next_request = request[0] if request else math.inf
                 if place & 8191 == 0:
                     progress(place / len(trace))
             else:
@@ -263,7 +278,7 @@ class DjangoQueuePool(QueuePool):
     def _retire(self) -> None:
         if len(self.idle) > self.CORE:
             self.idle.popleft()
-        self.at(self.now + self.RETIRE_INTERVAL, self._retire)
+        self.again(self.RETIRE_INTERVAL, self._retire, len(self.idle) > self.CORE)
 
 
 class PsycopgPool(Peer):
@@ -340,7 +355,8 @@ class PsycopgPool(Peer):
             self.idle.popleft()
             self._planned -= 1
             self._least_idle -= 1
-        self.at(self.now + self._max_idle, self._shrink)
+        is_surplus = self._planned > self._min_size and bool(self.idle)
+        self.again(self._max_idle, self._shrink, is_surplus)
 
 
 class HikariCP(Peer):
@@ -428,4 +444,5 @@ class HikariCP(Peer):
         missing = min(self.max_size - self.size, self._min_idle - len(self.idle)) - self._queued
         for _ in range(int(max(0, missing))):
             self._order_one()
-        self.at(self.now + self._period, self._keep_house)
+        is_busy = surplus > 0 or missing > 0
+        self.again(self._period, self._keep_house, is_busy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -11,13 +12,15 @@ from matplotlib.figure import Figure
 from .outcome import Outcome, Timeline
 from .trace import Trace
 
+FORMATS: Final = frozenset(FigureCanvasAgg.get_supported_filetypes())
+"""Endings of file names that can be drawn to."""
+
 
 def draw(trace: Trace, outcomes: Sequence[Outcome], path: Path) -> None:
     """Writes the picture; its format is that of the file's name.
 
     Raises:
         OSError: the file cannot be written.
-        ValueError: there is no such format.
     """
     demand = _demand(trace, outcomes[0].timeline)
     figure = Figure(figsize=(10, 1.2 + 1.7 * len(outcomes)), layout="constrained")

@@ -100,6 +100,8 @@ def read_traces(source: str) -> Iterator[Trace]:
         ConfigError: there is nothing to read, or a row is not as it should be; with the line.
     """
     if source == "-":
+        if sys.stdin is None:
+            raise ConfigError("trace", source, "standard input is closed: name a file")
         yield _full(source, _read("standard input", sys.stdin.buffer))
         return
     path = Path(source)
@@ -107,7 +109,9 @@ def read_traces(source: str) -> Iterator[Trace]:
         yield _full(source, _open(path))
         return
     is_empty = True
-    for file in sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES)):
+    for file in sorted(path.iterdir()):
+        if not file.name.endswith(SUFFIXES) or file.is_dir():
+            continue
         trace = _open(file)
         if trace:
             is_empty = False

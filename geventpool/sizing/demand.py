@@ -44,7 +44,7 @@ class Estimator:
         half_life: seconds after which an observation weighs half.
     """
 
-    __slots__ = ("_in_use", "_kappa", "_last", "_mean", "_rate", "half_life")
+    __slots__ = ("_decay", "_in_use", "_kappa", "_last", "_mean", "_rate", "half_life")
 
     min_idle: int | None = None
     max_size: int | None = None
@@ -52,6 +52,7 @@ class Estimator:
     def __init__(self, half_life: float) -> None:
         self.half_life = half_life
         self._kappa = math.log(2) / half_life
+        self._decay = -self._kappa
         self._last = -math.inf  # the time of the last event
         self._in_use = 0
         self._mean = 0.0
@@ -115,7 +116,7 @@ class Estimator:
         elapsed = now - self._last
         self._last = now
         if elapsed > 0.0:
-            weight = exp(-self._kappa * elapsed)
+            weight = exp(self._decay * elapsed)
             self._mean = self._in_use + (self._mean - self._in_use) * weight
             self._rate *= weight
 
@@ -128,7 +129,7 @@ class Estimator:
         elapsed = now - self._last
         if elapsed <= 0.0:
             return self._mean, self._rate
-        weight = exp(-self._kappa * elapsed)
+        weight = exp(self._decay * elapsed)
         return self._in_use + (self._mean - self._in_use) * weight, self._rate * weight
 
 

@@ -20,12 +20,13 @@ from .policy import SizingPolicy, seconds
 TIMEOUTS: Final = tuple(2.0**power for power in range(-5, 2))
 """The idle timeouts to choose from, in units of the break-even."""
 
+_WITHIN_BREAKEVEN: Final = tuple(timeout for timeout in TIMEOUTS if timeout <= 1.0)
 _SHORTEST: Final = TIMEOUTS[0]
 _LONGEST: Final = TIMEOUTS[-1]
 _MEMORY: Final = 0.98
 _FORGOTTEN: Final = 1.0 - _MEMORY
-_POISSON_WEIGHT: Final = 0.5
-_PRIOR_WEIGHT: Final = 3.0
+_POISSON_WEIGHT: Final = 2.0
+_PRIOR_WEIGHT: Final = 1.5
 _LONG_HOLD: Final = 0.25
 _NEVER: Final = 1e6
 
@@ -107,12 +108,16 @@ class Adaptive(Estimator):
         elapsed = now - self._last  # as in `_advance`, for one frame less
         self._last = now
         if elapsed > 0.0:
-            weight = exp(-self._kappa * elapsed)
-            self._mean = self._in_use + (self._mean - self._in_use) * weight
-            self._rate *= weight
-        self._rate += self._kappa
+            weight, held = exp(self._decay * elapsed), self._in_use
+            self._mean = held + (self._mean - held) * weight
+            self._rate = self._rate * weight + self._kappa
+        else:
+            self._rate += self._kappa
         self._in_use = in_use = in_use if 0 <= in_use <= MOST else clamp(in_use)
-        gap = now - self._down.get(in_use, now)
+        try:
+            gap = now - self._down[in_use]
+        except KeyError:  # a new level: an exception once, not a call each time
+            return
         if gap > self._noticed:
             self._learn(in_use, gap / self.breakeven)
 
@@ -121,8 +126,8 @@ class Adaptive(Estimator):
         elapsed = now - self._last  # as in `_advance`, for one frame less
         self._last = now
         if elapsed > 0.0:
-            weight = exp(-self._kappa * elapsed)
-            self._mean = self._in_use + (self._mean - self._in_use) * weight
+            weight, held = exp(self._decay * elapsed), self._in_use
+            self._mean = held + (self._mean - held) * weight
             self._rate *= weight
         self._in_use = in_use = in_use if 0 <= in_use <= MOST else clamp(in_use)
         self._down[in_use + 1] = now
@@ -175,7 +180,10 @@ class Adaptive(Estimator):
     def _timeout_of(self, level: int, mean: float, rate: float) -> float:
         """The timeout of the least cost: what happened, and priors for what has not yet.
 
-        While a load grows the mean lags; what is in use now is then the better guess.
+        While a load grows the mean lags; what is in use now is then the better guess. A level that was
+        never idle for long itself is given the break-even at most, as others' gaps are no proof: who
+        waits for no longer pays at most twice what one would who knows the future (Karlin, Manasse,
+        Rudolph and Sleator, Competitive Snoopy Caching, 1988).
         """
         gap = math.inf
         mean = max(mean, self._in_use)
@@ -188,7 +196,7 @@ class Adaptive(Estimator):
         best = least = math.inf
         # The chance that an exponential gap is longer; each timeout is twice the one before.
         survives = exp(-_SHORTEST / gap)
-        for index, timeout in enumerate(TIMEOUTS):
+        for index, timeout in enumerate(TIMEOUTS if losses else _WITHIN_BREAKEVEN):
             expected = timeout if gap == math.inf else gap * (1.0 - survives)
             cost = weight * self._common[index] + _POISSON_WEIGHT * (expected + survives)
             if losses is not None:

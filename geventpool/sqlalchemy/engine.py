@@ -105,7 +105,8 @@ def _flag(text: str) -> bool:
 
 _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     **dict.fromkeys(
-        ("pool_size", "max_overflow", "min_idle", "max_waiting"), (int, "a whole number")
+        ("pool_size", "max_overflow", "min_idle", "max_waiting", "core_size", "retire_quantity"),
+        (int, "a whole number"),
     ),
     "max_size": (lambda text: float(text) if text == "inf" else int(text), "a whole number or inf"),
     **dict.fromkeys(
@@ -115,7 +116,9 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
             "connect_timeout",
             "ping_after",
             "recycle",
+            "retire_interval",
             "shed_after",
+            "unload_timeout",
         ),
         (float, "a number of seconds"),
     ),

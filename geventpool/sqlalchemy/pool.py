@@ -27,6 +27,7 @@ from ..core.entry import IN_USE, Entry
 from ..drivers.base import Ghost
 from ..errors import PoolTimeout
 from ..pool import ConnectionHandlers, Door, adopt, make_core
+from ..sizing.paced import Knob
 from .errors import TWINS
 from .proxy import Fairy, Record
 
@@ -128,6 +129,7 @@ class GeventPool(Door, Pool):
         reclaim_after: a connection whose greenlet has ended is taken back after so many seconds.
         max_waiting: longest line of callers.
         shed_after: refuse early when the line has stood for so many seconds.
+        core_size, retire_interval, retire_quantity, unload_timeout: as in `geventpool.sizing.paced`.
         events: as in `QueuePool`.
         dialect: as in `QueuePool`.
         pre_ping: as in `QueuePool`, but without a round trip where the hub watches the socket.
@@ -163,6 +165,10 @@ class GeventPool(Door, Pool):
         reclaim_after: float | None = _UNSAID,
         max_waiting: int | None = None,
         shed_after: float | None = None,
+        core_size: Knob = None,
+        retire_interval: Knob = None,
+        retire_quantity: Knob = None,
+        unload_timeout: Knob = None,
         events: Any = None,
         dialect: Any = None,
         pre_ping: bool | None = None,
@@ -185,6 +191,10 @@ class GeventPool(Door, Pool):
             "cancel_deadline": cancel_deadline,
             "max_waiting": max_waiting,
             "shed_after": shed_after,
+            "core_size": core_size,
+            "retire_interval": retire_interval,
+            "retire_quantity": retire_quantity,
+            "unload_timeout": unload_timeout,
         }
         self._said = {name: value for name, value in said.items() if value is not None}
         self._said["reset_on_return"] = _reset_name(reset_on_return)

@@ -98,18 +98,22 @@ class Fairy(_ConnectionFairy):
         return cursor if listener is None else listener.cursor_made(record, cursor)
 
     def commit(self) -> None:
-        self._tell_of_end()
-        cast(Any, self.dbapi_connection).commit()
+        if self._pool.core.listener is not None:
+            self._tell_of_end()
+        connection: Any = self.dbapi_connection
+        connection.commit()
 
     def rollback(self) -> None:
-        self._tell_of_end()
-        cast(Any, self.dbapi_connection).rollback()
+        if self._pool.core.listener is not None:
+            self._tell_of_end()
+        connection: Any = self.dbapi_connection
+        connection.rollback()
 
     def _tell_of_end(self) -> None:
         """A transaction is about to end; not every driver tells afterwards that it has."""
         listener: Any = self._pool.core.listener
         record: Any = self._connection_record
-        if listener is not None and record is not None:
+        if record is not None:
             listener.transaction_ending(record.entry)
 
     def _checkin(self, transaction_was_reset: bool = False) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+IS_WHOLE = bool(os.environ.get("GEVENTPOOL_STRESS"))
 BLOCKING = "BlockingDriverWarning: sqlite3 blocks the gevent hub"
 
 SAYS = {
@@ -40,10 +41,22 @@ def run(script: str, folder: Path, url: str | None) -> subprocess.CompletedProce
     )
 
 
-@pytest.mark.parametrize(
-    ("server", "driver"), [("mariadb", "pymysql"), ("postgresql", "psycopg"), (None, "sqlite3")]
-)
-@pytest.mark.parametrize("script", SAYS)
+EVERY = [
+    (script, server, driver)
+    for script in SAYS
+    for server, driver in (("mariadb", "pymysql"), ("postgresql", "psycopg"), (None, "sqlite3"))
+]
+# Each once, and on the others those in which they make a difference.
+SHORT = [case for case in EVERY if case[1] == "mariadb"] + [
+    ("raw_dbapi.py", "postgresql", "psycopg"),
+    ("several_engines.py", "postgresql", "psycopg"),
+    ("raw_dbapi.py", None, "sqlite3"),
+    ("several_engines.py", None, "sqlite3"),
+    ("plain_script.py", None, "sqlite3"),
+]
+
+
+@pytest.mark.parametrize(("script", "server", "driver"), EVERY if IS_WHOLE else SHORT)
 def test_an_example_runs_and_says_what_its_pool_did(
     script: str, server: str | None, driver: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

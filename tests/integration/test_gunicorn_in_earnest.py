@@ -27,6 +27,7 @@ from .test_gunicorn import COUNT, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 IS_WHOLE = bool(os.environ.get("GEVENTPOOL_STRESS"))
 SECONDS = 20.0 if IS_WHOLE else 3.0
+RELOADS = 2 if IS_WHOLE else 1
 WORKERS, CLIENTS = 4, 24
 PATHS = ("/orders?page=2", "/orders/7", "/customers/5", "/api/orders?status=paid", "/bad/hold")
 
@@ -39,7 +40,18 @@ EVERY = [
         ("postgresql", "psycopg2"),
     )
 ]
-SHORT = [(False, "mariadb", "pymysql"), (True, "postgresql", "psycopg")]
+
+
+def on(preload: bool, server: str, driver: str) -> pytest.MarkDecorator:
+    """Parametrizes with all cases, or with just this one."""
+    cases = EVERY if IS_WHOLE else [(preload, server, driver)]
+    return pytest.mark.parametrize(
+        "case",
+        cases,
+        indirect=True,
+        ids=[f"{one[2]}-{'preloaded' if one[0] else 'loaded by each worker'}" for one in cases],
+    )
+
 
 CONF = """
 from gevent import monkey
@@ -102,10 +114,7 @@ class Clients:
             assert len(gevent.joinall(greenlets, timeout=30)) == CLIENTS
 
 
-@pytest.fixture(
-    params=EVERY if IS_WHOLE else SHORT,
-    ids=lambda one: f"{one[2]}-{'preloaded' if one[0] else 'loaded by each worker'}",
-)
+@pytest.fixture
 def case(request: pytest.FixtureRequest) -> tuple[bool, str]:
     """Is the application preloaded, and its database."""
     preload, server, driver = request.param
@@ -154,6 +163,7 @@ def all_served(clients: Clients) -> None:
     assert (clients.broken, clients.refused) == ([], 0)
 
 
+@on(True, "postgresql", "psycopg")
 def test_recycled_workers_fail_no_request_and_leave_no_connection(
     case: Any, tmp_path: Path
 ) -> None:
@@ -167,12 +177,13 @@ def test_recycled_workers_fail_no_request_and_leave_no_connection(
     all_served(clients)
 
 
+@on(False, "mariadb", "pymysql")
 def test_a_reload_under_load_fails_no_request_and_leaves_no_connection(
     case: Any, tmp_path: Path
 ) -> None:
     with order_desk(case, tmp_path) as server:
         with Clients(server.url).running() as clients:
-            for _ in range(2):
+            for _ in range(RELOADS):
                 before = workers_of(server)
                 gevent.sleep(SECONDS / 3)
                 server.process.send_signal(signal.SIGHUP)
@@ -181,6 +192,7 @@ def test_a_reload_under_load_fails_no_request_and_leaves_no_connection(
     all_served(clients)
 
 
+@on(True, "mariadb", "pymysql")
 def test_an_end_under_load_answers_what_has_begun_and_leaves_no_connection(
     case: Any, tmp_path: Path
 ) -> None:

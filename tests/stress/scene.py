@@ -257,6 +257,8 @@ class Load:
         ended: their requests.
     """
 
+    EXPECTED: tuple[type[Exception], ...] = (DBAPIError, SQLAlchemyTimeout)
+
     def __init__(self, scene: Scene, pause: float = 0.01) -> None:
         self._scene, self._pause = scene, pause
         self._goes_on = True
@@ -268,7 +270,7 @@ class Load:
             began, problem = time.monotonic(), None
             try:
                 self._scene.request()
-            except (DBAPIError, SQLAlchemyTimeout) as error:
+            except self.EXPECTED as error:
                 problem = error
             self.ended.append(Ended(began, time.monotonic(), problem))
             gevent.sleep(self._pause)

@@ -37,6 +37,10 @@ def test_a_benchmark_runs_and_has_something_to_say(
     name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = importlib.import_module(f"benchmarks.{name}")
+    if name == "sizing":
+        monkeypatch.setattr("benchmarks.sizing.study.LOADS", ("cron", "near-idle"))
+        monkeypatch.setattr("benchmarks.sizing.figures.LOADS", ("cron", "near-idle"))
+        monkeypatch.setattr("benchmarks.sizing.study.BUSY_REQUESTS", 50_000)
     for constant, value in SMALLER.get(name, {}).items():
         monkeypatch.setattr(module, constant, value)
     sections = in_greenlet(module.measure, TINY, request.getfixturevalue)

@@ -45,6 +45,75 @@ def test_a_server_that_is_down_is_not_asked_by_each_caller(driver, clock) -> Non
     pool.connection().close()
 
 
+def test_an_outage_that_is_over_within_a_second_costs_nobody_an_error(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock)
+    pool.connection().invalidate()
+    before = driver.attempts
+    driver.is_down = True
+    callers = []
+    for _ in range(60):
+        callers.append(gevent.spawn(pool.connection))
+        clock.advance(0.01)
+    assert not any(caller.dead for caller in callers)
+    assert 2 <= driver.attempts - before <= 6, "they share the attempts, with pauses between"
+    driver.is_down = False
+    clock.advance(0.41)
+    for caller in callers:
+        caller.get(block=False).close()
+        settle()
+
+
+def test_a_longer_outage_is_told_to_those_in_line_after_a_second_and_to_others_at_once(
+    driver, clock
+) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock)
+    pool.connection().invalidate()
+    driver.is_down = True
+    first = gevent.spawn(pool.connection)
+    clock.advance(0.9)
+    second = gevent.spawn(pool.connection)
+    clock.advance(0.09)
+    assert not first.dead
+    clock.advance(0.02)
+    assert [type(one.exception) for one in (first, second)] == [driver.Error] * 2
+    attempts = driver.attempts
+    fail(pool, driver.Error, 10)
+    assert driver.attempts == attempts
+    driver.is_down = False
+    clock.advance(1)
+    pool.connection().close()
+    driver.is_down = True  # the next outage has a second of its own
+    pool.connection().invalidate()
+    third = gevent.spawn(pool.connection)
+    clock.advance(0.9)
+    assert not third.dead
+
+
+def test_a_short_outage_ends_nobodys_wait_for_a_return(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=3)
+    held = pool.connection()
+    driver.is_down = True
+    callers = [gevent.spawn(pool.connection) for _ in range(3)]
+    clock.advance(0.9)
+    assert not any(caller.dead for caller in callers)
+    held.close()
+    settle()
+    assert callers[0].successful()
+
+
+def test_what_ends_the_program_while_connecting_is_not_kept_back(driver, clock) -> None:
+    def connect() -> Any:
+        if driver.is_down:
+            raise KeyboardInterrupt
+        return driver.connect()
+
+    pool = ConnectionPool(connect, clock=clock)
+    pool.connection().invalidate()
+    driver.is_down = True
+    with pytest.raises(KeyboardInterrupt):
+        pool.connection()
+
+
 def test_a_hanging_attempt_holds_up_nobody_who_comes_later(driver, clock) -> None:
     driver.is_down = True
     pool = ConnectionPool(driver.connect, clock=clock, connect_timeout=5, timeout=30)

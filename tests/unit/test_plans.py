@@ -44,6 +44,26 @@ def test_the_numbers_of_a_page_are_parameters() -> None:
     assert list(targets) == [target]
 
 
+def test_percent_signs_mean_themselves_where_there_are_no_parameters() -> None:
+    targets = Targets()
+    target = targets.add("select 'a%%b'")
+    assert targets.find("select 'a%%b'", None) is None
+    assert targets.find("select 'a%%b'", ()) == (target, ())
+    targets.add("select 'a%%b' limit 5")
+    assert targets.find("select 'a%%b' limit 6", None) is None
+    one = targets.add("select 1 limit 5")
+    assert targets.find("select 1 limit 7", None) == (one, [7])
+
+
+def test_parameters_that_are_too_few_or_too_many_are_the_drivers_to_tell() -> None:
+    targets = Targets()
+    target = targets.add("select %s, %s")
+    assert targets.find("select %s, %s", [1, 2]) == (target, [1, 2])
+    assert targets.find("select %s, %s", [1]) is None
+    assert targets.find("select %s, %s", [1, 2, 3]) is None
+    assert targets.find("select %s, %s", None) is None
+
+
 @pytest.mark.parametrize("text", ["drop table t", "", 5, None, "select %d", "begin"])
 def test_what_cannot_be_prepared_is_refused(text: Any) -> None:
     with pytest.raises(ConfigError):

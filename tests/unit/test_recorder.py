@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sqlite3
@@ -16,7 +17,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 from geventpool import ConnectionPool
 from geventpool.errors import ConfigError
 from geventpool.flask import GeventPool as FlaskExtension
-from geventpool.recorder import record
+from geventpool.recorder import Recorder, record
 from geventpool.recorder.journal import Journal
 from geventpool.simulator import Trace, read_traces
 from geventpool.sqlalchemy import GeventPool
@@ -187,3 +188,78 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
         record(pool, str(tmp_path))
     recorder.stop()
     record(pool, str(tmp_path)).stop()
+
+
+def test_a_directory_that_has_gone_is_made_again_and_costs_no_error(tmp_path: Path) -> None:
+    traces_at = tmp_path / "traces"
+    recorder = Recorder(str(traces_at))
+    traces_at.rmdir()
+    pool = ConnectionPool(FakeDriver().connect)
+    recorder.attach(pool)
+    pool.connection().close()
+    recorder.flush()
+    assert len(rows(traces_at)) == 1
+    recorder.stop()
+
+
+def test_a_directory_that_cannot_be_made_again_costs_rows_but_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    traces_at = tmp_path / "traces"
+    recorder = Recorder(str(traces_at))
+    traces_at.rmdir()
+    traces_at.write_text("in the way")
+    pool = ConnectionPool(FakeDriver().connect)
+    recorder.attach(pool)
+    with caplog.at_level(logging.WARNING, "geventpool.recorder"):
+        pool.connection().close()
+        recorder.stop()
+    assert "rows are lost" in caplog.text
+    pool.connection().close()
+
+
+def test_a_return_in_the_midst_of_a_write_waits_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As when the garbage collector returns a connection while rows are written.
+    journal = Journal(str(tmp_path), "a", 64 * 1024, 2)
+    write = os.write
+
+    def collecting(fd: int, data: bytes) -> int:
+        journal.add(2.0, 1.0)
+        journal.flush()
+        return write(fd, data)
+
+    journal.add(1.0, 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", collecting)
+        journal.flush()
+    journal.close()
+    assert [t for t, _ in rows(tmp_path)] == [1.0, 2.0, 2.0]  # the header is a write, too
+
+
+def test_the_last_rows_of_a_pool_that_has_gone_are_written_with_the_next(tmp_path: Path) -> None:
+    recorder = Recorder(str(tmp_path))
+    pools = [ConnectionPool(FakeDriver().connect, name=name) for name in ("one", "other")]
+    for pool in pools:
+        recorder.attach(pool)
+    pools[0].connection().close()
+    del pools[0], pool
+    gevent.idle()
+    gc.collect()
+    assert not list(tmp_path.iterdir())  # a finalizer does no I/O
+    pools[0].connection().close()
+    assert [len(trace) for trace in traces(tmp_path)] == [1]
+    recorder.stop()
+    assert [len(trace) for trace in traces(tmp_path)] == [1, 1]
+
+
+def test_after_a_recorder_of_one_pool_that_of_all_pools_counts_again(tmp_path: Path) -> None:
+    pool = ConnectionPool(FakeDriver().connect)
+    record(pool, str(tmp_path / "one")).stop()
+    everyone = Recorder(str(tmp_path / "all"))
+    everyone.attach_all()
+    pool.connection().close()
+    everyone.stop()
+    pool.connection().close()
+    assert len(rows(tmp_path / "all")) == 1

@@ -124,6 +124,14 @@ def test_every_policy_serves_everybody(policy: str) -> None:
     assert shares == sorted(shares)
 
 
+@pytest.mark.parametrize("policy", DEFAULTS)
+def test_a_silence_of_centuries_takes_no_time(policy: str) -> None:
+    # A looping housekeeper would make two thousand million rounds.
+    trace = Trace("apart", [(0.0, 1.0), (0.1, 1.0), (1e10, 1.0)])
+    outcome = simulate(trace, policy, Setting())
+    assert outcome.waited <= 3
+
+
 @pytest.mark.parametrize(
     ("policy", "hint"),
     [

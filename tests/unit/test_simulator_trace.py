@@ -52,6 +52,7 @@ def test_a_directory_is_each_file_in_it(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no trace")
     with gzip.open(tmp_path / "a.csv.gz", "wt") as file:
         file.write("t,hold\n0,1\n0,2\n")
+    (tmp_path / "c.csv").mkdir()
     assert [(trace.name, len(trace)) for trace in read_traces(str(tmp_path))] == [
         ("a", 2),
         ("b", 1),

@@ -120,6 +120,26 @@ def test_the_url_sets_everything_and_code_wins_over_it(url: str) -> None:
         create_engine(f"{url}?{query}", poolclass=NullPool)
 
 
+def test_the_pace_of_growth_and_retirement_can_be_set_everywhere(url: str) -> None:
+    knobs = {"core_size": 2, "retire_interval": 5.0, "retire_quantity": 3, "unload_timeout": 0.5}
+    query = "&".join(f"geventpool_{name}={value}" for name, value in knobs.items())
+    engines = [
+        create_engine(url, poolclass=GeventPool, sizing="fixed", **knobs),
+        create_engine(f"{url}?plugin=geventpool&geventpool_sizing=fixed&{query}"),
+        wrap(create_engine(url), sizing="fixed", **knobs),
+    ]
+    for engine in engines:
+        again: Any = engine.pool.recreate()
+        for pool in (engine.pool, again):
+            assert {name: getattr(pool.config, name) for name in knobs} == knobs
+            assert "core_size=2" in repr(pool.core.policy)
+        engine.dispose()
+    asked = create_engine(url, poolclass=GeventPool, core_size=lambda: 7)
+    assert asked.pool.config.core_size() == 7
+    with pytest.raises(ConfigError, match="core_size"):
+        create_engine(url, poolclass=GeventPool, core_size=-1)
+
+
 def test_the_plugin_works_from_a_configuration_file(url: str) -> None:
     engine = engine_from_config({"sqlalchemy.url": f"{url}?plugin=geventpool"})
     assert isinstance(engine.pool, GeventPool)

@@ -27,12 +27,13 @@ class PooledPostgreSQL(PooledWrapper):
     def init_connection_state(self) -> None:
         """Costs nothing in a session that is as Django wants it: the time zone is known by libpq."""
         super().init_connection_state()
-        session = self._session
-        if session is not None and session.tracked is None:
-            session.tracked = ("role", None)
+        loan = self._loan
+        if loan is not None and loan.session.tracked is None:
+            loan.session.tracked = ("role", None)
 
     def _configure_role(self, connection: Any) -> Any:
-        session = self._session
+        loan = self._loan
+        session = None if loan is None else loan.session
         wanted = ("role", self.settings_dict["OPTIONS"].get("assume_role"))
         if session is not None and self._is_borrowing and session.tracked == wanted:
             return False

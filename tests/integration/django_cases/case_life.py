@@ -13,6 +13,7 @@ import pytest
 from django.core.signals import request_finished, request_started
 from django.db import (
     DatabaseError,
+    InterfaceError,
     OperationalError,
     ProgrammingError,
     close_old_connections,
@@ -25,7 +26,7 @@ from django.db.backends.signals import connection_created
 import geventpool.django
 from geventpool import PoolTimeout
 
-from .conftest import DRIVER, IS_MYSQL, Order, ask, kill, request
+from .conftest import DRIVER, IS_MYSQL, PID, Order, ask, kill, request
 
 IS_BLOCKING = DRIVER == "mysqlclient"
 Alias = Callable[..., str]
@@ -127,6 +128,33 @@ def test_a_close_in_an_atomic_block_lets_nobody_go_on(alias: Alias) -> None:
             ask(name)
     assert not Order.objects.using(name).exists()
     assert geventpool.django.pool(name).stats().opened == 1
+
+
+@pytest.mark.parametrize("is_debugging", [False, True])
+def test_a_cursor_that_is_kept_asks_on_nobody_elses_connection(
+    alias: Alias, is_debugging: bool
+) -> None:
+    name = alias(POOL={"max_size": 1})
+    wrapper = connections[name]
+    wrapper.force_debug_cursor = is_debugging
+    cursor = wrapper.cursor()
+    cursor.execute(PID)
+    wrapper.close()
+    uses = (
+        lambda: cursor.execute(PID),
+        lambda: cursor.executemany("delete from cases_order where words = %s", [("a",)]),
+        lambda: cursor.callproc("nothing"),
+    )
+    for use in uses:  # idle, or another's, or again this wrapper's own
+        with pytest.raises(InterfaceError, match="given back"):
+            use()
+    other = gevent.spawn(ask, name)
+    assert other.get(timeout=20)
+    ask(name)
+    for use in uses:
+        with pytest.raises(InterfaceError, match="given back"):
+            use()
+    cursor.close()
 
 
 def test_what_the_server_has_closed_is_not_lent(alias: Alias) -> None:

@@ -10,6 +10,7 @@ import pytest
 from django.db import DatabaseError, OperationalError, connections, transaction
 
 import geventpool.django
+from geventpool import ConfigError
 from geventpool.django import add_prepare_target, plans
 from geventpool.plans import MOST_FOR_EACH_CONNECTION, PlanLost
 
@@ -160,6 +161,72 @@ def test_a_connection_has_a_bounded_number_of_plans(alias: Alias) -> None:
         assert figures(name)[0] == MOST_FOR_EACH_CONNECTION
     session = connections[name]._session
     assert len(session.prepared) == MOST_FOR_EACH_CONNECTION
+
+
+def test_parameters_of_the_wrong_number_are_told_as_ever(alias: Alias) -> None:
+    name = alias()
+    sql = "select words from cases_order where words = %s and id = %s"
+
+    def told(alias: str) -> list[type[Exception]]:
+        found = []
+        for parameters in (["a"], ["a", 1, 2]):
+            with connections[alias].cursor() as cursor:
+                try:
+                    cursor.execute(sql, parameters)
+                except Exception as error:
+                    found.append(type(error))
+        return found
+
+    unprepared = told(name)
+    add_prepare_target(sql, name)
+    assert told(name) == unprepared == told("stock")
+    assert len(unprepared) == 2
+
+
+def test_without_parameters_percent_signs_are_what_they_are(alias: Alias) -> None:
+    name = alias()
+    add_prepare_target("select 'a%%b'", name)
+    assert ask(name, "select 'a%%b'") == "a%%b"
+    with connections[name].cursor() as cursor:
+        cursor.execute("select 'a%%b'", [])
+        with connections["stock"].cursor() as other:
+            other.execute("select 'a%%b'", [])
+            assert cursor.fetchone() == other.fetchone()
+
+
+def test_a_queryset_that_asks_nothing_is_refused() -> None:
+    for nothing in (Order.objects.none(), Order.objects.filter(pk__in=[])):
+        with pytest.raises(ConfigError, match="statement"):
+            add_prepare_target(nothing)
+
+
+@pytest.mark.skipif(IS_MYSQL, reason="PREPARE of MySQL's replaces what has the same name")
+def test_a_plan_that_is_there_already_is_no_error(alias: Alias) -> None:
+    """As behind a proxy that gives one server's session to several clients, one after the other."""
+    name = alias()
+    target = add_prepare_target("select %s + 1", name)
+    with connections[name].cursor() as cursor:
+        cursor.execute(f"prepare {target.name} as {target.postgresql()}")
+        cursor.execute("prepare _pg3_0 as select 1")
+    assert int(ask(name, "select %s + 1", 1)) == 2
+    assert int(ask(name, "select %s + 1", 2)) == 3
+
+
+@pytest.mark.skipif(not IS_MYSQL, reason="a limit of MySQL's")
+def test_when_the_server_has_no_room_for_a_plan_the_statement_runs_without(alias: Alias) -> None:
+    name = alias()
+    add_prepare_target("select %s + 1", name)
+    with connections["stock"].cursor() as other:
+        other.execute("select @@global.max_prepared_stmt_count")
+        (before,) = other.fetchone()
+        other.execute("set global max_prepared_stmt_count = 0")
+        try:
+            assert int(ask(name, "select %s + 1", 1)) == 2
+            assert not connections[name]._session.prepared
+        finally:
+            other.execute("set global max_prepared_stmt_count = %s", [before])
+    assert int(ask(name, "select %s + 1", 2)) == 3
+    assert len(connections[name]._session.prepared) == 1
 
 
 def test_errors_are_djangos_and_others_statements_go_on_as_ever(alias: Alias) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -60,6 +61,8 @@ class Command(BaseCommand):
         try:
             while True:
                 self._table([self._line(alias) for alias in chosen])
+                if what == "top":
+                    self._holders_and_queries()
                 looks = None if looks is None else looks - 1
                 if looks is not None and looks <= 0:
                     return
@@ -85,6 +88,19 @@ class Command(BaseCommand):
         for row in rows:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.stdout.write("  ".join(cells).rstrip())
+
+    def _holders_and_queries(self) -> None:
+        """What the processes publish whose pools are observed; nothing if none does."""
+        try:
+            from rich.console import Console
+
+            from geventpool.observe.files import read_snapshots
+            from geventpool.observe.top import Screen
+        except ImportError:
+            return
+        others = [said for said in read_snapshots() if said["pid"] != os.getpid()]
+        if others:
+            Console(file=self.stdout._out, highlight=False).print(Screen().render(others))
 
     def _examine(self, aliases: list[str]) -> None:
         problems = check_settings(None) + check_server(None, databases=aliases)

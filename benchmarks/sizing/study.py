@@ -1,0 +1,207 @@
+"""Runs every policy on every load, in virtual time; only `speed` measures time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import sys
+import time
+import tracemalloc
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from geventpool.simulator import FAMILIES, Outcome, Setting, Trace, make_trace, optimum, simulate
+from geventpool.simulator.optimum import optimum_opens
+from geventpool.simulator.replay import Replay
+from geventpool.sizing import adaptive, poisson
+
+from .loads import busy, grid, known, long_ramp
+
+LOADS: tuple[str, ...] = tuple(FAMILIES)
+BREAKEVENS = (5.0, 30.0, 120.0)
+TRAIN, UNSEEN = range(3), range(100, 103)
+OURS = ("adaptive", "poisson", "idle:C/2", "idle:C", "queuepool:best")
+OTHERS = ("idle:600", "saautopool", "hikaricp", "psycopg_pool", "djangoqueuepool", "queuepool:5+10")
+CONNECT = 0.02
+NO_CAP = 2000  # nobody comes near it
+GRID_REQUESTS = 50_000
+BUSY_REQUESTS = 500_000
+
+Outcomes = dict[tuple[str, float, str], list[Outcome]]
+"""By policy, break-even and family: one for each seed."""
+
+
+@dataclass
+class Study:
+    """Everything that was found.
+
+    Attributes:
+        unseen: on seeds that nothing was chosen on.
+        train: on those that the policy's constants were chosen on, our policies only; perhaps none.
+        longest_wait: of `adaptive`, in connects: to a server that is known, and from a cold start.
+        opens: an hour, by load and break-even, and then by policy, the optimum among them.
+        speed: whole simulation beside a bare loop over a heap, by policy; one for each round.
+        memory: peak with so many requests, beside that with a quarter of them.
+    """
+
+    unseen: Outcomes
+    train: Outcomes
+    longest_wait: tuple[float, float]
+    opens: dict[tuple[str, float], dict[str, float]]
+    speed: dict[str, list[float]]
+    memory: float
+
+
+def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
+    """Runs all of it.
+
+    Args:
+        seeds: how many of each family.
+        is_full: with SAAutoPool's grid, the train seeds, and a million events; else a first look.
+        rounds: of `speed`.
+    """
+    requests = BUSY_REQUESTS if is_full else BUSY_REQUESTS // 25
+    unseen = run(UNSEEN[:seeds], OURS, OTHERS)
+    cold = max(
+        outcome.max_wait
+        for family in LOADS
+        for breakeven in BREAKEVENS
+        for outcome in unseen["adaptive", breakeven, family]
+    )
+    return Study(
+        unseen,
+        run(TRAIN, OURS, ()) if is_full else {},
+        (longest_wait(UNSEEN[:seeds]) / CONNECT, cold / CONNECT),
+        ramp_opens() | (grid_opens() if is_full else {}),
+        speed(requests, rounds),
+        memory(),
+    )
+
+
+def run(seeds: Iterable[int], ours: Sequence[str], others: Sequence[str]) -> Outcomes:
+    """Every family, seed and break-even."""
+    outcomes: Outcomes = {}
+    for family in LOADS:
+        for seed in seeds:
+            trace = make_trace(family, seed)
+            for policy in ours:
+                for breakeven in BREAKEVENS:
+                    outcome = simulate(trace, _named(policy, breakeven), _setting(breakeven))
+                    outcomes.setdefault((policy, breakeven, family), []).append(outcome)
+            for policy in others:  # which do not look at the break-even
+                outcome = simulate(trace, policy, _setting(BREAKEVENS[0]))
+                for breakeven in BREAKEVENS:
+                    priced = _priced(outcome, trace, breakeven)
+                    outcomes.setdefault((policy, breakeven, family), []).append(priced)
+            print(trace.name, file=sys.stderr, flush=True)
+    return outcomes
+
+
+def ratio(outcomes: Outcomes, policy: str, breakeven: float, family: str) -> float:
+    """Cost beside the optimum's: mean over the seeds."""
+    return statistics.mean(it.ratio for it in outcomes[policy, breakeven, family])
+
+
+def is_comparable(outcomes: Outcomes, policy: str, breakeven: float, family: str) -> bool:
+    """False: one request in a hundred waits for more than 0.1 s, which makes connections cheap."""
+    return statistics.mean(it.p99 for it in outcomes[policy, breakeven, family]) <= 0.1
+
+
+def longest_wait(seeds: Iterable[int]) -> float:
+    """Of `adaptive`, on every family, after three connects have told it of the server; seconds."""
+    setting = _setting(30.0)
+    traces = (known(make_trace(family, seed)) for family in LOADS for seed in seeds)
+    return max(simulate(trace, "adaptive", setting).max_wait for trace in traces)
+
+
+def ramp_opens() -> dict[tuple[str, float], dict[str, float]]:
+    """Opens an hour while use grows from 0 to 200."""
+    ramp = long_ramp()
+    hour = 3600 / (ramp.last_return - ramp.start)
+    found = {"optimum": optimum_opens(ramp, 30.0) * hour}
+    for policy in ("adaptive", "idle:C/2", "saautopool"):
+        found[policy] = simulate(ramp, _named(policy, 30.0), _setting(30.0)).opens * hour
+    return {("a ramp from 0 to 200 in use in 20 minutes", 30.0): found}
+
+
+def grid_opens() -> dict[tuple[str, float], dict[str, float]]:
+    """Opens an hour, mean over SAAutoPool's own grid."""
+    found: dict[float, dict[str, list[float]]] = {breakeven: {} for breakeven in BREAKEVENS}
+    for trace in grid(GRID_REQUESTS):
+        hour = 3600 / (trace.last_return - trace.start)
+        theirs = simulate(trace, "saautopool", _setting(30.0)).opens
+        for breakeven, its in found.items():
+            opens = {
+                "optimum": optimum_opens(trace, breakeven),
+                "adaptive": simulate(trace, "adaptive", _setting(breakeven)).opens,
+                "saautopool": theirs,
+            }
+            for name, many in opens.items():
+                its.setdefault(name, []).append(many * hour)
+        print(f"grid {trace.name}", file=sys.stderr, flush=True)
+    return {
+        ("SAAutoPool's own test grid", breakeven): {
+            name: statistics.mean(many) for name, many in its.items()
+        }
+        for breakeven, its in found.items()
+    }
+
+
+def speed(requests: int, rounds: int) -> dict[str, list[float]]:
+    """A mean of 5,000 in use, beside a bare loop over a heap; in processor time."""
+    trace = busy(requests)
+    ratios: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, policy in (("adaptive", adaptive()), ("poisson", poisson())):
+            began = time.process_time()
+            bare_loop(trace)
+            bare = time.process_time() - began
+            began = time.process_time()
+            Replay(trace, policy, connect=CONNECT, max_size=math.inf).run()
+            ratios.setdefault(name, []).append((time.process_time() - began) / bare)
+    return ratios
+
+
+def memory(requests: int = 40_000) -> float:
+    """Peak beside that of a quarter as many requests, the trace itself not counted."""
+
+    def peak(trace: Trace) -> int:
+        tracemalloc.start()
+        Replay(trace, adaptive(), connect=CONNECT, max_size=math.inf).run()
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    return peak(busy(requests, 500.0)) / peak(busy(requests // 4, 500.0))
+
+
+def bare_loop(trace: Trace) -> None:
+    """The least that a simulation of the same events can do: one push and one pop for a request."""
+    times, holds, many, place = trace.times, trace.holds, len(trace), 0
+    returns: list[tuple[float, int]] = []
+    in_use = 0
+    while place < many or returns:
+        asked = times[place] if place < many else math.inf
+        if returns and returns[0][0] <= asked:
+            heappop(returns)
+            in_use -= 1
+        else:
+            heappush(returns, (asked + holds[place], place))
+            place += 1
+            in_use += 1
+
+
+def _setting(breakeven: float) -> Setting:
+    return Setting(breakeven=breakeven, connect=CONNECT, max_size=NO_CAP)
+
+
+def _named(policy: str, breakeven: float) -> str:
+    return policy.replace("C/2", f"{breakeven / 2:g}").replace("C", f"{breakeven:g}")
+
+
+def _priced(outcome: Outcome, trace: Trace, breakeven: float) -> Outcome:
+    """The same run, where a connect is worth something else."""
+    cost, least = outcome.opens * breakeven + outcome.idle_seconds, optimum(trace, breakeven)
+    return dataclasses.replace(outcome, cost=cost, optimum=least, ratio=cost / least)
