@@ -32,6 +32,7 @@ BENCHMARKS = (
     "footprint",
     "sizing",
     "sizing_cost",
+    "observing",
     "connect_stall",
     "default_cap",
     "end_to_end",

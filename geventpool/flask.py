@@ -18,6 +18,7 @@ database the extension isn't even needed: `SQLALCHEMY_ENGINE_OPTIONS = {"poolcla
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -40,14 +41,15 @@ PREFIX = "GEVENTPOOL_"
 
 # Belong to geventpool.gunicorn and geventpool.observe, and come along when the environment is read
 # into app.config.
-NOT_SETTINGS = frozenset({"GEVENTPOOL_DRAIN_TIMEOUT", "GEVENTPOOL_SNAPSHOTS"})
+SNAPSHOTS = "GEVENTPOOL_SNAPSHOTS"
+NOT_SETTINGS = frozenset({"GEVENTPOOL_DRAIN_TIMEOUT", SNAPSHOTS})
 
 # SQLAlchemy's pools of a database in memory: it lives in its one connection, so that a pool of
 # several would hand out as many empty databases.
 MEMORY_POOLS = (StaticPool, SingletonThreadPool)
 
 # What only SQLAlchemy's kind of pool takes, and what only this extension does.
-NOT_THE_POOLS = frozenset({"echo", "logging_name", "record"})
+NOT_THE_POOLS = frozenset({"echo", "logging_name", "observe", "record"})
 
 logger = logging.getLogger("geventpool.flask")
 
@@ -63,6 +65,11 @@ class GeventPool:
 
     With ``GEVENTPOOL_RECORD = "traces/"`` (or `record="traces/"`) the load of each bind is written
     to files there, for `geventpool simulate`.
+
+    With ``GEVENTPOOL_OBSERVE = True`` (or `observe=True`) each bind is observed, and the hub is
+    watched; a dict in place of True has settings of `geventpool.observe.attach`. If
+    ``GEVENTPOOL_SNAPSHOTS`` names a directory, in the configuration or in the environment, what
+    they see is published there, for `geventpool top` and for the metrics of several workers.
 
     A SQLite database in memory keeps SQLAlchemy's pool of one connection: that connection is the
     database.
@@ -111,6 +118,7 @@ class GeventPool:
         # Told here, at the line where it can be put right, even if there is nothing to wrap yet.
         settings = self._settings_for(app)
         make_config(**{name: settings[name] for name in settings.keys() - NOT_THE_POOLS})
+        _observing(settings)
         if "sqlalchemy" in app.extensions:
             with app.app_context():
                 self._wrap_engines(app)
@@ -150,6 +158,8 @@ class GeventPool:
         settings = self._settings_for(app)
         for bind_key, engine in db.engines.items():
             _wrap_engine(engine, bind_key, settings)
+        if _observing(settings) is not None:
+            _publish(app)
 
     def _settings_for(self, app: Flask) -> dict[str, Any]:
         """The settings for an application: its configuration overrides the arguments."""
@@ -194,8 +204,9 @@ def _wrap_engine(engine: Engine, bind_key: str | None, settings: Mapping[str, An
     Raises:
         ConfigError: the directory for its records cannot be written to.
     """
-    directory = settings.get("record")
-    settings = {name: value for name, value in settings.items() if name != "record"}
+    directory, observing = settings.get("record"), _observing(settings)
+    ours = ("record", "observe")
+    settings = {name: value for name, value in settings.items() if name not in ours}
     if isinstance(engine.pool, MEMORY_POOLS):
         logger.info(
             "bind %r keeps its %s: a SQLite database in memory lives in its one connection",
@@ -206,6 +217,40 @@ def _wrap_engine(engine: Engine, bind_key: str | None, settings: Mapping[str, An
     door.wrap(engine, **settings)
     if directory is not None:
         record(engine, directory, name=bind_key or "default")
+    if observing is not None:
+        from geventpool import observe
+
+        observe.attach(engine, **observing)
+
+
+def _observing(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How to observe; `None`: not at all.
+
+    Raises:
+        ConfigError: it is neither a yes or a no nor settings of `geventpool.observe.attach`.
+    """
+    said = settings.get("observe")
+    if said is None or said is False:
+        return None
+    if said is True:
+        return {}
+    if isinstance(said, Mapping):
+        from geventpool.observe import make_settings
+
+        make_settings(**said)
+        return dict(said)
+    cure = "give True, or a dict of settings of geventpool.observe.attach"
+    raise ConfigError("observe", said, cure)
+
+
+def _publish(app: Flask) -> None:
+    """Watches the hub, and publishes what is seen if a directory for it is named."""
+    from geventpool import observe
+
+    observe.watch_hub()
+    directory = app.config.get(SNAPSHOTS) or os.environ.get(SNAPSHOTS)
+    if directory:
+        observe.publish(directory)
 
 
 def _settings_of(config: Mapping[str, Any]) -> dict[str, Any]:

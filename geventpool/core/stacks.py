@@ -9,6 +9,7 @@ from typing import Any
 from gevent import getcurrent
 
 Stack = list[tuple[CodeType, int]]
+"""Code, and where in it a frame was, as `f_lasti` tells: a line number costs half as much again."""
 
 _DEEPEST = 40
 SHOWN = 12
@@ -27,7 +28,7 @@ MACHINERY = {
 
 
 def capture(skip: int) -> Stack:
-    """The calling stack, innermost first, as code and line numbers: about 0.1 µs for each frame.
+    """The calling stack, innermost first: about 0.1 µs for each frame. `line_of` tells the lines.
 
     Args:
         skip: innermost frames to leave out.
@@ -38,9 +39,17 @@ def capture(skip: int) -> Stack:
     except ValueError:  # the pool's own method is what the greenlet runs
         return stack
     while frame is not None and len(stack) < _DEEPEST:
-        stack.append((frame.f_code, frame.f_lineno))
+        stack.append((frame.f_code, frame.f_lasti))
         frame = frame.f_back
     return stack
+
+
+def line_of(code: CodeType, at: int) -> int:
+    """The line number of an instruction, as `traceback` finds it."""
+    for start, end, line in code.co_lines():
+        if start <= at < end:
+            return code.co_firstlineno if line is None else line
+    return code.co_firstlineno
 
 
 def format_capture(stack: Stack) -> str:
@@ -48,19 +57,20 @@ def format_capture(stack: Stack) -> str:
 
     Without the lines of code, because a secret may be written there.
     """
-    return "".join(
-        f'  File "{code.co_filename}", line {line}, in {code.co_name}\n'
-        for code, line in reversed(stack[:SHOWN])
-    )
+    return "".join(_line(code, line_of(code, at)) for code, at in reversed(stack[:SHOWN]))
 
 
 def format_frames(frame: Any) -> str:
     """The stack of a frame, or of what gevent keeps in place of one, as `format_capture` writes it."""
-    stack: Stack = []
-    while frame is not None and len(stack) < SHOWN:
-        stack.append((frame.f_code, frame.f_lineno))
+    lines: list[str] = []
+    while frame is not None and len(lines) < SHOWN:
+        lines.append(_line(frame.f_code, frame.f_lineno))
         frame = frame.f_back
-    return format_capture(stack)
+    return "".join(reversed(lines))
+
+
+def _line(code: CodeType, number: int) -> str:
+    return f'  File "{code.co_filename}", line {number}, in {code.co_name}\n'
 
 
 def frame_of(greenlet: Any) -> FrameType | None:

@@ -29,6 +29,7 @@ __all__ = [
     "Publisher",
     "Settings",
     "attach",
+    "make_settings",
     "publish",
     "read_snapshots",
     "report",
@@ -50,13 +51,8 @@ def attach(target: Engine | ConnectionPool | str, **settings: Any) -> Observer:
     Raises:
         ConfigError: a setting cannot be used, the target is no pool of ours, or it is watched already.
     """
-    known = Settings.__dataclass_fields__
-    for name in settings.keys() - known.keys():
-        raise ConfigError(
-            name, settings[name], f"there is no such setting; give {', '.join(known)}"
-        )
-    chosen = Settings(**settings)
-    if isinstance(target, str):
+    chosen = make_settings(**settings)
+    if isinstance(target, str) and "://" not in target and "=" not in target:  # no URL by mistake
         from ..django import observing
 
         return observing.attach(target, chosen)
@@ -67,6 +63,20 @@ def attach(target: Engine | ConnectionPool | str, **settings: Any) -> Observer:
 
     _refuse_second(engine.pool_of(target).core)
     return engine.attach(target, chosen)
+
+
+def make_settings(**settings: Any) -> Settings:
+    """The settings that `attach` is given.
+
+    Raises:
+        ConfigError: there is no such setting, or it cannot be used.
+    """
+    known = Settings.__dataclass_fields__
+    for name in settings.keys() - known.keys():
+        raise ConfigError(
+            name, settings[name], f"there is no such setting; give {', '.join(known)}"
+        )
+    return Settings(**settings)
 
 
 def report() -> str:

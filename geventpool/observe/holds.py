@@ -34,6 +34,10 @@ ACTIVE, IDLE, IN_TRANSACTION = "active", "idle", "idle in transaction"
 
 _ROUNDING = 1e-3
 
+# Drivers that are never told by their library whether a transaction is open, and unknown ones.
+_SILENT = {"MySQLdb", "unknown"}
+_ENDS = {"COMMIT", "ROLLBACK"}
+
 
 class Hold:
     """One lent connection. Times are seconds of the pool's clock.
@@ -108,10 +112,7 @@ class Hold:
         self.active_at = now
         self.busy += now - began
         self.queries += 1
-        state = driver_state(connection)
-        if state is State.UNKNOWN and not is_autocommit(connection):
-            state = State.IN_TRANSACTION  # as DBAPI has it: the first query begins one
-        if state is not State.IN_TRANSACTION:
+        if not begins_transaction(connection, self.text):
             self.transaction_at = None
         elif self.transaction_at is None:
             self.transaction_at = began
@@ -364,13 +365,20 @@ def driver_state(connection: Any) -> State:
         return State.BROKEN
 
 
-def is_autocommit(connection: Any) -> bool:
-    """Is each query its own transaction? No I/O. Never switches."""
+def begins_transaction(connection: Any, text: str) -> bool:
+    """Is a transaction open after a query? No I/O. Never switches.
+
+    Where the driver never tells, as DBAPI has it: any query begins one, unless in autocommit.
+    """
+    state = driver_state(connection)
+    if state is not State.UNKNOWN or by_class[type(connection)].name not in _SILENT:
+        return state is State.IN_TRANSACTION
     try:
         ask = getattr(connection, "get_autocommit", None)
-        return bool(getattr(connection, "autocommit", False) if ask is None else ask())
+        is_autocommit = getattr(connection, "autocommit", False) if ask is None else ask()
     except Exception:
-        return False
+        is_autocommit = False
+    return not is_autocommit and text.lstrip()[:8].upper() not in _ENDS
 
 
 def is_busy(connection: Any) -> bool:
@@ -387,8 +395,8 @@ def _state(connection: Any, hold: Hold | None) -> str:
     if (hold is not None and hold.began is not None) or is_busy(connection):
         return ACTIVE
     state = driver_state(connection)
-    if state is State.UNKNOWN and hold is not None and hold.transaction_at is not None:
-        return IN_TRANSACTION
+    if state is State.UNKNOWN and by_class[type(connection)].name in _SILENT:
+        return IDLE if hold is None or hold.transaction_at is None else IN_TRANSACTION
     return IN_TRANSACTION if state is State.IN_TRANSACTION else IDLE
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sysconfig
-from types import FrameType
+from types import CodeType, FrameType
 
 from ..core import stacks
 
@@ -66,16 +66,16 @@ def site_of_capture(stack: stacks.Stack | None) -> Site:
     """The site of a captured stack; empty if there is none. Never switches."""
     own: list[Line] = []
     library: list[Line] = []
-    for code, line in stack or ():
+    for code, at in stack or ():
         rank = _rank_of(code.co_filename)
         if rank == _OWN:
-            own.append((code.co_filename, line, code.co_name))
+            own.append(_line(code, at))
             if len(own) == _LONGEST:
                 break
         elif own:
             break
         elif rank == _LIBRARY and not library:
-            library.append((code.co_filename, line, code.co_name))
+            library.append(_line(code, at))
     return tuple(own or library)
 
 
@@ -96,7 +96,7 @@ def lines_of_capture(stack: stacks.Stack | None) -> list[Line]:
     """A captured stack, outermost first, from the innermost code on that is not the pool's."""
     if stack is None:
         return []
-    return [(code.co_filename, line, code.co_name) for code, line in reversed(_cut(stack))]
+    return [_line(code, at) for code, at in reversed(_cut(stack))]
 
 
 def lines_of_greenlet(greenlet: object) -> list[Line]:
@@ -122,6 +122,10 @@ def _cut(stack: stacks.Stack) -> stacks.Stack:
         if _rank_of(code.co_filename) != _MACHINERY:
             return stack[depth : depth + stacks.SHOWN]
     return stack[: stacks.SHOWN]
+
+
+def _line(code: CodeType, at: int) -> Line:
+    return code.co_filename, stacks.line_of(code, at), code.co_name
 
 
 def _rank_of(file: str) -> int:

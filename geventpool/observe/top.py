@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -26,8 +28,11 @@ from .text import (
 )
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
-_HISTORY = 40
+_HISTORY = 24
 _ROWS = 8
+_LONGEST = 200
+# All folders of a path but the last.
+_FOLDERS = re.compile(r"(?<![\w.-])/?(?:[^/\s]+/)+(?=[^/\s]+/[^/\s]+:\d)")
 
 
 @click.command()
@@ -89,36 +94,32 @@ class Screen:
         if not snapshots:
             return Text("No process publishes here: call geventpool.observe.publish() there.")
         parts: list[RenderableType] = [self._pools(snapshots)]
+        parts += [_cell(line) for line in _waits(snapshots)]
         for table in (_holders(snapshots), _queries(snapshots), _hubs(snapshots)):
             if table.row_count:
                 parts.append(table)
         return Group(*parts)
 
     def _pools(self, snapshots: Sequence[Mapping[str, Any]]) -> Table:
-        columns = ("in use", "idle", "max", "wait", "level", "demand", "")
-        table = _table("pools", "process", "pool", *columns, "waits", "timeouts")
+        # Numbers first, and what is long in a line of its own below them: it fits into 80 columns.
+        numbers = ("use", "idle", "max", "wait", "level", "demand")
+        table = _table("pools", ("pid", "pool", *numbers), "demand over time")
         for said in snapshots:
             for pool in said["pools"]:
                 history = self._demand[said["pid"], pool["name"]]
                 history.append(pool["mean_in_use"])
-                table.add_row(
-                    *map(
-                        _cell,
-                        (
-                            said["pid"],
-                            pool["name"],
-                            pool["in_use"],
-                            pool["idle"],
-                            "none" if pool["max_size"] is None else f"{pool['max_size']:g}",
-                            pool["waiting"],
-                            pool["level"],
-                            f"{pool['mean_in_use']:.2f}",
-                            sparkline(history, pool["level"]),
-                            by_name(pool["wait_reasons"]),
-                            by_name(pool["timeout_reasons"]),
-                        ),
-                    )
+                cells = (
+                    said["pid"],
+                    pool["name"],
+                    pool["in_use"],
+                    pool["idle"],
+                    "none" if pool["max_size"] is None else f"{pool['max_size']:g}",
+                    pool["waiting"],
+                    pool["level"],
+                    f"{pool['mean_in_use']:.2f}",
+                    sparkline(history, pool["level"]),
                 )
+                table.add_row(*map(_cell, cells))
         return table
 
 
@@ -129,31 +130,39 @@ def sparkline(values: Sequence[float], level: float) -> str:
     return "".join(_BLOCKS[round(value / most * last)] if most else _BLOCKS[0] for value in values)
 
 
+def _waits(snapshots: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why callers have waited, and for what they gave up; nothing of pools where nobody has."""
+    return [
+        f"{said['pid']} {pool['name']}: waits: {by_name(pool['wait_reasons'])}; "
+        f"timeouts: {by_name(pool['timeout_reasons'])}"
+        for said in snapshots
+        for pool in said["pools"]
+        if pool["wait_reasons"] or pool["timeout_reasons"]
+    ]
+
+
 def _holders(snapshots: Sequence[Mapping[str, Any]]) -> Table:
-    columns = ("state", "held", "transaction", "queries", "taken at", "now at")
-    table = _table("holders, longest first", "process", "connection", *columns)
+    table = _table("holders, longest first", ("pid", "state", "held", "in trans.", "sent"), "where")
     found = [
         (said["pid"], holder) for said, pool in _observed(snapshots) for holder in pool["holders"]
     ]
     for pid, holder in sorted(found, key=lambda one: -one[1]["held_for"])[:_ROWS]:
         transaction = holder["in_transaction_for"]
+        taken, now = short(holder["site"]), short(now_line(holder))
         row = (
             pid,
-            holder["connection"],
-            holder["state"],
+            holder["state"].partition(" ")[0],  # in which transaction the next but one says
             seconds(holder["held_for"]),
             "" if transaction is None else seconds(transaction),
             holder["queries"],
-            holder["site"],
-            now_line(holder),
+            f"{taken}; now {now}" if now and now != taken else taken,
         )
         table.add_row(*map(_cell, row))
     return table
 
 
 def _queries(snapshots: Sequence[Mapping[str, Any]]) -> Table:
-    columns = ("calls", "mean", "p99", "max", "query", "sent at")
-    table = _table("slowest queries", *columns)
+    table = _table("slowest queries", ("calls", "mean", "p99", "max"), "query, sent at")
     found = [
         query
         for _, pool in _observed(snapshots)
@@ -162,19 +171,26 @@ def _queries(snapshots: Sequence[Mapping[str, Any]]) -> Table:
     ]
     for query in slowest(found)[:_ROWS]:
         times = (seconds(query[name]) for name in ("mean", "p99", "longest"))
-        table.add_row(*map(_cell, (query["calls"], *times, query["query"][:200], query["site"])))
+        where = f"{query['query'][:_LONGEST]}; at {short(query['site'])}"
+        table.add_row(*map(_cell, (query["calls"], *times, where)))
     return table
 
 
 def _hubs(snapshots: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("blocked hubs", "process", "times", "in sum", "longest", "at")
+    table = _table("blocked hubs", ("pid", "times", "in sum", "longest"), "at")
     for said in snapshots:
         hub = said["hub"]
         if hub is not None and hub["longest"] is not None:
             longest = hub["longest"]
             times = (seconds(hub["blocked_seconds"]), seconds(longest["seconds"]))
-            table.add_row(*map(_cell, (said["pid"], hub["blocks"], *times, longest["site"])))
+            row = (said["pid"], hub["blocks"], *times, short(longest["site"]))
+            table.add_row(*map(_cell, row))
     return table
+
+
+def short(site: str) -> str:
+    """A call site with the last two names of each path: `desk/orders.py:60 in list_orders`."""
+    return _FOLDERS.sub("", site)
 
 
 def _observed(
@@ -188,10 +204,14 @@ def _observed(
     ]
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", expand=True)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+def _table(title: str, figures: Sequence[str], text: str) -> Table:
+    """Figures in columns that are as wide as they are, and one that takes what is left."""
+    table = Table(
+        title=title, title_justify="left", expand=True, box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for column in figures:
+        table.add_column(column, no_wrap=True)
+    table.add_column(text, overflow="fold", ratio=1)
     return table
 
 

@@ -26,7 +26,7 @@ from geventpool.observe import files
 from geventpool.observe.prometheus import Collector, exposition
 from geventpool.observe.snapshot import add_up, snapshot
 from geventpool.observe.text import by_name, printable, seconds, tell
-from geventpool.observe.top import Screen, sparkline
+from geventpool.observe.top import Screen, short, sparkline
 from geventpool.testing import FakeDriver
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "examples" / "grafana" / "geventpool.json"
@@ -258,6 +258,33 @@ def test_top_shows_a_live_screen(publisher) -> None:
     for part in ("desk", "select ?", "slowest queries"):
         assert part in text
     assert screen.render([]) is not None
+
+
+def test_the_live_screen_fits_into_80_columns(publisher, pool) -> None:
+    from rich.console import Console
+
+    with pool.connection() as connection:
+        connection.cursor().execute(
+            "select a_column_with_a_long_name from a_table where x = 'planted'"
+        )
+        publisher.write()
+        said = geventpool.observe.read_snapshots(publisher.directory)
+    with open(os.devnull, "w") as nowhere:
+        console = Console(width=80, record=True, file=nowhere)
+        console.print(Screen().render(said))
+        lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = ("demand over time", "in trans.", "query, sent at")
+    assert all(any(head in line for line in lines) for head in heads)
+    [figures] = [line for line in lines if " desk " in line]
+    assert figures.split()[:6] == [str(os.getpid()), "desk", "1", "0", "7", "0"]
+    assert any("unit/test_observe_files.py:" in line for line in lines)
+
+
+def test_a_path_is_shown_by_its_last_two_names() -> None:
+    site = "/srv/shop/desk/orders.py:60 in list_orders, called by /srv/a b/app.py:3 in <lambda>"
+    assert short(site).startswith("desk/orders.py:60 in list_orders, called by ")
+    assert short("relative.py:3 in f") == "relative.py:3 in f"
 
 
 def test_a_report_moves_no_cursor() -> None:

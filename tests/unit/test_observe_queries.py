@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from geventpool.observe.figures import EDGES, Histogram, Quantiles
 from geventpool.observe.fingerprint import Fingerprinter
@@ -211,3 +213,36 @@ def test_new_texts_are_announced_once() -> None:
     queries.read_some(10.0)
     send(queries, "select 3")
     assert len(told) == 2
+
+
+SECRET = "zqsecretqz"
+_MYSQL = (
+    "'{}'", '"{}"', "'a\\'{}'", "'a''{}'", '"a""{}"', "N'{}'", "_utf8mb4'{}'", "/* {} */", "-- {}\n",
+    "# {}\n", "/*! {} */", "/*+ {} */", "/*!50000 '{}' */", "'\\\\{}'", "'\\\\' '{}'", "x'{}'",
+    "'a' '{}'", "\"a'{}\"", "'`{}`'", "'/*{}'", "'--{}'", "'{}\\\\'",
+)  # fmt: skip
+_POSTGRESQL = (
+    "'{}'", "'a''{}'", "E'a\\'{}'", "e'\\\\{}'", "$${}$$", "$tag${}$tag$", "$a$ '$$ {}$a$", "U&'{}'",
+    "B'{}'", "/* {} */", "/* /* x */ {} */", "||/* {} */ 1", "-- {}\n", "'{}'::text", "'a\n' '{}'",
+    "'\\' || '{}'", "'$$ {}'", "$é${}$é$", "'{}\\'",
+)  # fmt: skip
+_PLAIN = (
+    "select", "a", ",", "from t", "where", "x =", "(", ")", "?", "%s", ":p", "$1", "in", "5", "null",
+    "`id`", '"id"', "t.c", "*", "||", "->>", "@v", "@@x", ";", "\n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("database", "literals"), [("mysql", _MYSQL), ("postgresql", _POSTGRESQL)])
+@given(data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_however_a_value_is_written_into_a_text_it_is_not_shown(database, literals, data) -> None:
+    part = st.sampled_from(_PLAIN) | st.sampled_from(literals).map(lambda one: one.format(SECRET))
+    text = " ".join(data.draw(st.lists(part, max_size=8)))
+    text = text[: data.draw(st.integers(0, 400))]  # as a long one is cut
+    assert "secret" not in Fingerprinter(database).read(text)
+
+
+def test_a_quote_that_ends_only_for_some_servers_is_not_believed() -> None:
+    # Two strings if NO_BACKSLASH_ESCAPES is set; the second would be taken for code.
+    text = f"select '\\', '{SECRET}', '\\'"
+    assert SECRET not in Fingerprinter("mysql").read(text)

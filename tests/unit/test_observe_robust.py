@@ -441,3 +441,62 @@ def test_a_password_in_what_is_given_by_mistake_is_not_in_the_error(value) -> No
             make(value)
         assert "hunter2" not in str(caught.value) + repr(caught.value)
         assert "***" in str(caught.value)
+
+
+@pytest.fixture
+def flask_app(tmp_path: Path) -> Iterator[Any]:
+    from flask import Flask
+    from flask_sqlalchemy import SQLAlchemy
+
+    app = Flask(__name__)
+    app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{tmp_path / 'default.db'}"
+    app.config["SQLALCHEMY_BINDS"] = {"reports": f"sqlite:///{tmp_path / 'reports.db'}"}
+    db = SQLAlchemy(app)
+    yield app, db
+    with app.app_context():
+        for engine in db.engines.values():
+            engine.dispose()
+
+
+def test_one_setting_of_the_flask_extension_observes_all_binds(flask_app, tmp_path) -> None:
+    import geventpool.flask
+
+    app, db = flask_app
+    app.config["GEVENTPOOL_OBSERVE"] = {"held_after": 5, "stacks": 0.5}
+    app.config["GEVENTPOOL_SNAPSHOTS"] = str(tmp_path / "snapshots")
+    geventpool.flask.GeventPool(app, db)
+    with app.app_context():
+        for bind in (None, "reports"):
+            with db.engines[bind].connect() as connection:
+                connection.execute(text("select 1"))
+        listeners = [engine.pool.core.listener for engine in db.engines.values()]
+    assert [one.observer.settings.held_after for one in listeners] == [5, 5]
+    publisher = files.publisher()
+    assert publisher is not None
+    publisher.write()
+    [said] = geventpool.observe.read_snapshots(tmp_path / "snapshots")
+    assert [pool["observed"]["queries"]["fingerprints"] for pool in said["pools"]] == [1, 1]
+    assert said["hub"] is not None
+    publisher.stop()
+    geventpool.observe.watch_hub().stop()
+
+
+def test_unless_it_is_asked_for_flask_observes_nothing(flask_app, tmp_path, monkeypatch) -> None:
+    import geventpool.flask
+
+    monkeypatch.setenv("GEVENTPOOL_SNAPSHOTS", str(tmp_path / "snapshots"))
+    app, db = flask_app
+    geventpool.flask.GeventPool(app, db, observe=False)
+    with app.app_context():
+        assert db.engine.pool.core.listener is None
+    assert files.publisher() is None
+
+
+@pytest.mark.parametrize(("said", "named"), [("yes", "observe"), ({"held": 5}, "held")])
+def test_a_wrong_observe_is_refused_when_the_application_is_set_up(said, named, flask_app) -> None:
+    import geventpool.flask
+
+    app, db = flask_app
+    with pytest.raises(ConfigError) as caught:
+        geventpool.flask.GeventPool(app, db, observe=said)
+    assert caught.value.argument == named
