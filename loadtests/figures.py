@@ -193,6 +193,8 @@ RATIOS = ("p50", "p95", "p99", "beyond p99", "opened", "most held", "connection 
 
 def table(rounds: Rounds, columns: Mapping[str, tuple[str, Format]]) -> list[list[str]]:
     """A heading and a row for each pool."""
+    if not _has_own_time(rounds):
+        columns = {name: column for name, column in columns.items() if name != "beyond p99"}
     rows = [["pool", *(heading for heading, _ in columns.values())]]
     for title, each in rounds.items():
         middle = median(each)
@@ -202,11 +204,17 @@ def table(rounds: Rounds, columns: Mapping[str, tuple[str, Format]]) -> list[lis
 
 def ratio_table(rounds: Rounds) -> list[list[str]]:
     """What the others need, as a multiple of ours: the median of the rounds, and their range."""
-    rows = [["pool", *(COLUMNS[name][0] for name in RATIOS)]]
+    names = [name for name in RATIOS if name != "beyond p99" or _has_own_time(rounds)]
+    rows = [["pool", *(COLUMNS[name][0] for name in names)]]
     for title in rounds:
         if title != OURS and OURS in rounds:
-            rows.append([title, *(_range(ratios(rounds, name, title, OURS)) for name in RATIOS)])
+            rows.append([title, *(_range(ratios(rounds, name, title, OURS)) for name in names)])
     return rows
+
+
+def _has_own_time(rounds: Rounds) -> bool:
+    """Is it known how long the queries themselves take? Not of a web server's."""
+    return any(one["beyond p99"] != one["p99"] for each in rounds.values() for one in each)
 
 
 def _range(values: Sequence[float]) -> str:

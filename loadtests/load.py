@@ -65,7 +65,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--seconds", type=float, default=DEFAULT.seconds, help="it is compressed into so many")
     add("--peak", type=int, default=DEFAULT.peak, help="users at the shape's highest")
     add("--rate", type=float, default=DEFAULT.rate, help="requests a second of each user")
-    add("--give-up", type=float, help="seconds after which a user waits no longer")
+    # Not None by default: the page sends all fields, and what has no type comes back as text.
+    add("--give-up", type=float, default=0.0, help="seconds a user waits at most; 0: for ever")
     add("--seed", type=int, default=DEFAULT.seed, help="of all that is random")
     add("--pool", default="geventpool", help=f"one of {', '.join(pools.VARIANTS)}, or NAME=JSON")
     add("--url", default="", help="SQLAlchemy's URL of the database", is_secret=True)

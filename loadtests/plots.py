@@ -30,13 +30,16 @@ def draw(turns: Sequence[Turn], folder: Path) -> list[tuple[str, str]]:
         The names of the files, and what each shows.
     """
     last = {turn.title: turn for turn in turns}
-    has_errors = any(row[4] is not None for turn in last.values() for row in turn.requests)
+    empty = set()
+    if not any(row[4] is not None for turn in last.values() for row in turn.requests):
+        empty.add(_errors)
+    if not any(turn.opens for turn in last.values()):  # a web server's, which nobody saw
+        empty.add(_opens)
     colours = {title: PALETTE[at % len(PALETTE)] for at, title in enumerate(last)}
     pictures = [
         (
             "timeline.png",
-            "Demand, connections held, and level, in the last turn of each "
-            "(a straight slope: the whole process stood still)",
+            "Demand, connections held, and level, in the last turn of each",
             _timeline,
         ),
         ("opens.png", "Connections opened so far", _opens),
@@ -46,7 +49,7 @@ def draw(turns: Sequence[Turn], folder: Path) -> list[tuple[str, str]]:
     ]
     named = []
     for name, about, paint in pictures:
-        if paint is _errors and not has_errors:
+        if paint in empty:
             (folder / name).unlink(missing_ok=True)  # one of an earlier report
             continue
         figure = paint(turns if paint is _latency else list(last.values()), colours)
@@ -84,7 +87,7 @@ def _timeline(turns: Sequence[Turn], _colours: dict[str, str]) -> Any:
         axis.set_title(turn.title, fontsize=10, loc="left")
         axis.legend(fontsize=7, frameon=False, loc="upper right", ncols=2)
         axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.supxlabel("seconds", fontsize=9)
+    figure.supxlabel("seconds; a long straight slope: the whole process stood still", fontsize=9)
     figure.supylabel("transactions at once, connections", fontsize=9)
     return figure
 

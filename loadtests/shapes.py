@@ -15,6 +15,7 @@ _HOURS = (0.10, 0.25, 0.55, 0.85, 1.0, 0.95, 0.70, 0.75, 0.90, 0.85, 0.70, 0.50,
 _HOURS += (0.40, 0.45, 0.35, 0.22, 0.14, 0.09, 0.06, 0.05, 0.04, 0.04, 0.06, 0.10)
 _BURSTS, _BURST_LENGTH = 6, 0.04
 _CRON_JOBS = 6
+_PARTS = 50
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ class Shape:
     level: Callable[[float, int], float]
 
     def users(self, at: float, seconds: float, peak: int, seed: int) -> int:
-        """How many users are at work.
+        """How many users are at work, the same throughout each second.
+
+        Locust asks once a second, at no certain part of it. What is shorter must neither be missed nor
+        depend on when it asks: so the highest level within the second holds for all of it.
 
         Args:
             at: seconds from the start.
@@ -40,8 +44,10 @@ class Shape:
             peak: users at level 1.
             seed: of all that is random.
         """
-        level = self.level(min(at / seconds, 1.0), seed)
-        noise = random.Random(f"{seed}/{math.floor(at)}").uniform(-NOISE, NOISE)
+        second = math.floor(at)
+        moments = [min((second + part / _PARTS) / seconds, 1.0) for part in range(_PARTS)]
+        level = max(self.level(moment, seed) for moment in moments)
+        noise = random.Random(f"{seed}/{second}").uniform(-NOISE, NOISE)
         return max(1, round(peak * level * (1 + noise)))
 
 

@@ -60,6 +60,7 @@ class SQLAlchemyUser(Paced):
     """
 
     abstract = True
+    host = "the database of --url"  # so that locust's page does not ask for one
 
     @property
     def engine(self) -> Engine:
@@ -81,7 +82,7 @@ class SQLAlchemyUser(Paced):
         began = time.perf_counter()
         problem: Exception | None = None
         recorder.in_flight += 1
-        patience = gevent.Timeout(self.environment.parsed_options.give_up)
+        patience = gevent.Timeout(self.environment.parsed_options.give_up or None)
         is_begun = False
         try:
             with patience, self.engine.begin() as connection:

@@ -21,12 +21,19 @@ LARGEST = 100
 """`{}` in a path is a number from 1 to this."""
 
 
+def _paths(given: list[str] | str | None) -> list[str]:
+    """Those of the command line, or what somebody has typed into locust's page, with spaces between."""
+    if isinstance(given, str):
+        given = given.split()
+    return [one for one in given or () if one] or ["/"]
+
+
 class WebUser(Paced, FastHttpUser):
     """Asks for the paths that `--path` names, as often as their weights say."""
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
-        weighted = [parse_path(one) for one in environment.parsed_options.path or ["/"]]
+        weighted = [parse_path(one) for one in _paths(environment.parsed_options.path)]
         self._weights, self._paths = zip(*weighted, strict=True)
 
     @task
@@ -39,7 +46,7 @@ class WebUser(Paced, FastHttpUser):
         recorder.in_flight += 1
         try:
             # The client counts a time-out as a failed request, as it does whatever else goes wrong.
-            with gevent.Timeout(self.environment.parsed_options.give_up):
+            with gevent.Timeout(self.environment.parsed_options.give_up or None):
                 self.client.get(path, name=pattern, headers={"Connection": "close"})
         finally:
             recorder.in_flight -= 1
