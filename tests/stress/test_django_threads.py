@@ -1,4 +1,4 @@
-"""Greenlets, gevent's own threads and plain native threads on one alias of Django's; and no patching at all.
+"""Greenlets, threads of gevent and native threads on one alias of Django; and no patching at all.
 
 Threads end and others come, also the one that was the first to use the pool.
 """

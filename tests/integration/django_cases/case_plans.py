@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import gevent
@@ -192,6 +194,35 @@ def test_without_parameters_percent_signs_are_what_they_are(alias: Alias) -> Non
         with connections["stock"].cursor() as other:
             other.execute("select 'a%%b'", [])
             assert cursor.fetchone() == other.fetchone()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "parameter"),
+    [
+        ("integer", "3", 2.5),
+        ("integer", "3", Decimal("2.5")),
+        ("integer", "3", -(2**40)),
+        ("date", "'2024-01-02'", datetime(2024, 1, 1, 12)),
+    ],
+)
+def test_a_parameter_is_compared_as_it_is(
+    alias: Alias, kind: str, value: str, parameter: Any
+) -> None:
+    """The plan's parameter has the column's type, which is too narrow for it."""
+    name = alias()
+    with connections["stock"].cursor() as other:
+        other.execute("drop table if exists narrow")
+        other.execute(f"create table narrow (a {kind})")
+        other.execute(f"insert into narrow values ({value})")
+        try:
+            for comparison in (">", "<", "="):
+                sql = f"select count(*) from narrow where a {comparison} %s"
+                add_prepare_target(sql, name)
+                assert ask(name, sql, parameter) == ask("stock", sql, parameter), comparison
+            assert figures(name)[0] == 3
+        finally:
+            connections[name].close()
+            other.execute("drop table narrow")
 
 
 def test_a_queryset_that_asks_nothing_is_refused() -> None:
