@@ -31,7 +31,7 @@ MOST_FOR_EACH_CONNECTION: Final = 100
 """The one that was not used for longest goes, when a connection is to have one more."""
 
 Prepared: TypeAlias = "OrderedDict[str, Sequence[str]]"
-"""The plans of a connection, the one used last at the end, with the types of parameters where they count."""
+"""The plans of a connection, the one used last at the end, with the types of their parameters."""
 
 _INTEGERS: Final = {"smallint": 2**15, "integer": 2**31, "bigint": 2**63}
 _PARTS_OF_A_MOMENT: Final = ("date", "time without time zone", "time with time zone")
