@@ -77,6 +77,19 @@ def test_all_pages_have_one_plan(alias: Alias) -> None:
     assert figures(name) == (2, 6)
 
 
+def test_get_and_first_have_plans_of_their_own(alias: Alias) -> None:
+    name = alias()
+    keys = fill(name)
+    add_prepare_target(Order.objects.using(name).filter(pk=0)[:21])
+    add_prepare_target(Order.objects.using(name).order_by("pk")[:1])
+    for key in keys[:3]:
+        assert Order.objects.using(name).get(pk=key).pk == key
+    first = Order.objects.using(name).first()
+    assert first is not None
+    assert first.pk == keys[0]
+    assert figures(name) == (2, 4)
+
+
 def test_sql_is_a_target_too_also_without_parameters_and_with_percent_signs(alias: Alias) -> None:
     name = alias()
     fill(name)
