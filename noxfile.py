@@ -29,3 +29,13 @@ def tests(session, sqlalchemy):
         "tests/peers",
         env={"GEVENTPOOL_PEERS_SQLALCHEMY": sqlalchemy},
     )
+
+
+@nox.session(python=["3.11"])
+@nox.parametrize("django", ["4.2", "5.1", "5.2"])
+def django(session, django):
+    """The Django backends, with each supported Django."""
+    session.install("-e", ".[dev]", f"Django~={django}.0")
+    session.run(
+        "python", "-m", "pytest", "-q", "tests/integration/test_django.py", *session.posargs
+    )

@@ -17,7 +17,7 @@ DRIVERS = [
 ]
 PSYCOPG = ["psycopg[binary]>=3.1"]
 FLASK = ["Flask>=2.3", "Flask-SQLAlchemy>=3.1"]
-DJANGO = ["Django>=5.2"]
+DJANGO = ["Django>=4.2"]
 GUNICORN = ["gunicorn[gevent]>=22"]  # its worker wants more than gunicorn does
 PLOTS = ["matplotlib>=3.7"]
 CLI = ["click>=8.1", "rich>=13"]

@@ -18,7 +18,9 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
 
 from . import drivers
 from .drivers import State
@@ -27,6 +29,12 @@ from .errors import ConfigError, GeventPoolError
 MOST_TARGETS: Final = 1000
 MOST_FOR_EACH_CONNECTION: Final = 100
 """The one that was not used for longest goes, when a connection is to have one more."""
+
+Prepared: TypeAlias = "OrderedDict[str, Sequence[str]]"
+"""The plans of a connection, the one used last at the end, with the types of their parameters."""
+
+_INTEGERS: Final = {"smallint": 2**15, "integer": 2**31, "bigint": 2**63}
+_PARTS_OF_A_MOMENT: Final = ("date", "time without time zone", "time with time zone")
 
 _FOR_EVER: Final = 2**31 - 1
 
@@ -151,7 +159,7 @@ def without_page(text: str, parameters: Any) -> tuple[str, Any]:
 
 
 def execute(
-    cursor: Any, connection: Any, target: Target, parameters: Any, prepared: OrderedDict[str, None]
+    cursor: Any, connection: Any, target: Target, parameters: Any, prepared: Prepared
 ) -> Any:
     """Runs a target by its plan, which is prepared first if the connection has none. Switches greenlets.
 
@@ -160,7 +168,7 @@ def execute(
         connection: the driver's, to which it belongs.
         target: what to run.
         parameters: as for the cursor's `execute`.
-        prepared: the names of the plans that the connection has.
+        prepared: the plans that the connection has.
 
     Raises:
         PlanLost: the plan is gone, and the transaction with it. The connection is not to be lent again.
@@ -197,9 +205,7 @@ def is_lost(error: BaseException) -> bool:
     )
 
 
-def _by_psycopg(
-    cursor: Any, connection: Any, target: Target, parameters: Any, _: OrderedDict[str, None]
-) -> Any:
+def _by_psycopg(cursor: Any, connection: Any, target: Target, parameters: Any, _: Prepared) -> Any:
     if connection.prepare_threshold is None:
         # It prepares nothing at all then. So it does what it is told, and nothing else.
         connection.prepare_threshold = _FOR_EVER
@@ -207,25 +213,43 @@ def _by_psycopg(
 
 
 def _by_postgresql(
-    cursor: Any,
-    connection: Any,
-    target: Target,
-    parameters: Any,
-    prepared: OrderedDict[str, None],
+    cursor: Any, connection: Any, target: Target, parameters: Any, prepared: Prepared
 ) -> Any:
+    values = target.values(parameters, True)
     if _must_prepare(cursor, target, prepared):
         cursor.execute(f"PREPARE {target.name} AS {target.postgresql()}")
-        prepared[target.name] = None
-    values = target.values(parameters, True)
+        prepared[target.name] = _types_of(cursor, target) if values else ()
+    if not all(map(_is_kept, values, prepared[target.name])):
+        return cursor.execute(target.text, parameters)
     return cursor.execute(f"EXECUTE {target.name}{_list(values)}", values or None)
 
 
+def _types_of(cursor: Any, target: Target) -> Sequence[str]:
+    """The types that the server has inferred for a plan's parameters."""
+    cursor.execute(
+        "SELECT parameter_types::text[] AS types FROM pg_prepared_statements "
+        f"WHERE name = '{target.name}'"
+    )
+    (types,) = cursor.fetchone()
+    return list(types)
+
+
+def _is_kept(value: Any, kind: str) -> bool:
+    """Is a value still the same as a parameter of this type? EXECUTE would make 3 of 2.5 for an integer,
+    and a day of a moment, where a literal in the statement is compared as it is.
+    """
+    if isinstance(value, (list, tuple)):
+        return all(_is_kept(one, kind.removesuffix("[]")) for one in value)
+    if isinstance(value, int):
+        most = _INTEGERS.get(kind)
+        return most is None or -most <= value < most
+    if isinstance(value, (float, Decimal)):
+        return kind not in _INTEGERS and kind != "real"
+    return not isinstance(value, datetime) or kind not in _PARTS_OF_A_MOMENT
+
+
 def _by_mysql(
-    cursor: Any,
-    connection: Any,
-    target: Target,
-    parameters: Any,
-    prepared: OrderedDict[str, None],
+    cursor: Any, connection: Any, target: Target, parameters: Any, prepared: Prepared
 ) -> Any:
     if _must_prepare(cursor, target, prepared):
         # The % of a LIKE would be taken for a placeholder, if there were parameters.
@@ -235,7 +259,7 @@ def _by_mysql(
             if error.args[:1] == (_TOO_MANY_ON_MYSQL,):
                 return cursor.execute(target.text, parameters or None)
             raise
-        prepared[target.name] = None
+        prepared[target.name] = ()
     values = target.values(parameters, False)
     if not values or "mariadb" in _version(connection):
         using = f" USING {', '.join(['%s'] * len(values))}" if values else ""
@@ -250,7 +274,7 @@ def _version(connection: Any) -> str:
     return str(connection.get_server_info()).lower()
 
 
-def _must_prepare(cursor: Any, target: Target, prepared: OrderedDict[str, None]) -> bool:
+def _must_prepare(cursor: Any, target: Target, prepared: Prepared) -> bool:
     if target.name in prepared:
         prepared.move_to_end(target.name)
         return False

@@ -14,6 +14,7 @@ from geventpool.core.entry import IN_USE, Entry
 from geventpool.core.holders import disown
 from geventpool.drivers import State
 from geventpool.errors import ConfigError, PoolClosed, PoolTimeout
+from geventpool.plans import Prepared
 from geventpool.pool import ConnectionPool, PooledConnection
 
 from . import settings as pool_settings
@@ -35,7 +36,7 @@ class Session:
         tracked: whatever the backend compares; `None`: nothing was set yet.
         is_altered: it is in a state that no other borrower may meet.
         has_lost_plan: a prepared plan is of no use any more, and the driver does not know.
-        prepared: names of the plans that were prepared in it, the one used last at the end.
+        prepared: the plans that were prepared in it.
     """
 
     __slots__ = ("has_lost_plan", "is_altered", "prepared", "tracked")
@@ -44,7 +45,7 @@ class Session:
         self.tracked: Any = None
         self.is_altered = False
         self.has_lost_plan = False
-        self.prepared: OrderedDict[str, None] = OrderedDict()
+        self.prepared: Prepared = OrderedDict()
 
 
 class Loan(PooledConnection):

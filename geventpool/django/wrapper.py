@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from django import VERSION
+from django.db import ProgrammingError
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from gevent import Greenlet, getcurrent
 
@@ -52,6 +54,18 @@ class PooledWrapper(_Base):
             raise
         finally:
             self._is_borrowing = False
+
+    if VERSION < (5, 1):
+
+        def ensure_connection(self) -> None:
+            """As ever, and as later Django: a block does not go on with another connection.
+
+            Raises:
+                ProgrammingError: the block's own is gone.
+            """
+            if self.connection is None and self.in_atomic_block and self.closed_in_transaction:
+                raise ProgrammingError("Cannot open a new connection in an atomic block.")
+            super().ensure_connection()
 
     def get_connection_params(self) -> Any:
         """As ever; nothing for a borrow, as the pool asks its own wrapper when it opens one."""

@@ -41,6 +41,33 @@ if door == "engine":
     dialect = "mysql" if driver == "pymysql" else "postgresql"
     engine = create_engine(f"{dialect}+{driver}://", creator=connect, poolclass=GeventPool, max_size=4)
     pool, lend = engine.pool, lambda: engine.raw_connection()
+elif door == "django":
+    if driver == "pymysql":
+        import pymysql; pymysql.install_as_MySQLdb()
+    elif driver == "psycopg2":
+        sys.modules["psycopg"] = None
+    import django, geventpool.django
+    from django.conf import settings
+    from django.db import connections
+    from sqlalchemy import make_url
+    url = make_url(parents_url)
+    kind = "mysql" if driver == "pymysql" else "postgresql"
+    settings.configure(DATABASES={"default": {
+        "ENGINE": f"geventpool.django.{kind}", "NAME": url.database, "USER": url.username,
+        "PASSWORD": url.password, "HOST": url.host, "PORT": str(url.port), "POOL": {"max_size": 4},
+    }})
+    django.setup()
+    pool = geventpool.django.pool()
+    parameters_of_parent = pool.opener.get_connection_params
+    pool.opener.get_connection_params = lambda: {
+        **parameters_of_parent(),
+        "port": make_url(parents_url if os.getpid() == parent else childs_url).port,
+    }
+    def lend():
+        wrapper = connections["default"].copy()
+        wrapper.ensure_connection()
+        wrapper.set_autocommit(False)
+        return wrapper
 else:
     pool = ConnectionPool(connect, max_size=4)
     lend = pool.connection
@@ -148,6 +175,9 @@ CASES = [
     for (a, driver), (b, fork) in product(enumerate(DRIVERS), enumerate(FORKS))
     for place in range(len(DOORS_AND_ENDS))
     if IS_WHOLE or place == (a + b) % len(DOORS_AND_ENDS)
+] + [
+    (DRIVERS[place % len(DRIVERS)], fork, "django", ("sys.exit", "os._exit")[place % 2])
+    for place, fork in enumerate(FORKS)
 ]
 
 

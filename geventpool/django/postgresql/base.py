@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.db.backends.postgresql import base, creation
@@ -32,19 +34,31 @@ class PooledPostgreSQL(PooledWrapper):
             loan.session.tracked = ("role", None)
 
     def _configure_role(self, connection: Any) -> Any:
+        return self._once(partial(super()._configure_role, connection))
+
+    def ensure_role(self) -> Any:
+        """The same, by its name before Django 5.1."""
+        return self._once(super().ensure_role)
+
+    def _once(self, set_role: Callable[[], Any]) -> Any:
+        """Sets the role, if the session is not known to have it."""
         loan = self._loan
         session = None if loan is None else loan.session
         wanted = ("role", self.settings_dict["OPTIONS"].get("assume_role"))
         if session is not None and self._is_borrowing and session.tracked == wanted:
             return False
-        is_set = super()._configure_role(connection)
+        is_set = set_role()
         if session is not None:
             session.tracked = wanted
         return is_set
 
     def ensure_timezone(self) -> Any:
         """The pool is left alone: each borrow compares the session's time zone."""
-        return False if self.connection is None else self._configure_timezone(self.connection)
+        if self.connection is None:
+            return False
+        if hasattr(self, "_configure_timezone"):
+            return self._configure_timezone(self.connection)
+        return super().ensure_timezone()  # before Django 5.1, where there was no pool to close
 
     def _create_planned_cursor(self) -> Any:
         """To psycopg 3 only what has its parameters sent beside it is a plan; Django puts them in."""

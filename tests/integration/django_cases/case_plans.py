@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import gevent
@@ -73,6 +75,19 @@ def test_all_pages_have_one_plan(alias: Alias) -> None:
         assert [order.pk for order in orders[page : page + 5]] == keys[page : page + 5]
     # The first page has no OFFSET.
     assert figures(name) == (2, 6)
+
+
+def test_get_and_first_have_plans_of_their_own(alias: Alias) -> None:
+    name = alias()
+    keys = fill(name)
+    add_prepare_target(Order.objects.using(name).filter(pk=0)[:21])
+    add_prepare_target(Order.objects.using(name).order_by("pk")[:1])
+    for key in keys[:3]:
+        assert Order.objects.using(name).get(pk=key).pk == key
+    first = Order.objects.using(name).first()
+    assert first is not None
+    assert first.pk == keys[0]
+    assert figures(name) == (2, 4)
 
 
 def test_sql_is_a_target_too_also_without_parameters_and_with_percent_signs(alias: Alias) -> None:
@@ -192,6 +207,35 @@ def test_without_parameters_percent_signs_are_what_they_are(alias: Alias) -> Non
         with connections["stock"].cursor() as other:
             other.execute("select 'a%%b'", [])
             assert cursor.fetchone() == other.fetchone()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "parameter"),
+    [
+        ("integer", "3", 2.5),
+        ("integer", "3", Decimal("2.5")),
+        ("integer", "3", -(2**40)),
+        ("date", "'2024-01-02'", datetime(2024, 1, 1, 12)),
+    ],
+)
+def test_a_parameter_is_compared_as_it_is(
+    alias: Alias, kind: str, value: str, parameter: Any
+) -> None:
+    """The plan's parameter has the column's type, which is too narrow for it."""
+    name = alias()
+    with connections["stock"].cursor() as other:
+        other.execute("drop table if exists narrow")
+        other.execute(f"create table narrow (a {kind})")
+        other.execute(f"insert into narrow values ({value})")
+        try:
+            for comparison in (">", "<", "="):
+                sql = f"select count(*) from narrow where a {comparison} %s"
+                add_prepare_target(sql, name)
+                assert ask(name, sql, parameter) == ask("stock", sql, parameter), comparison
+            assert figures(name)[0] == 3
+        finally:
+            connections[name].close()
+            other.execute("drop table narrow")
 
 
 def test_a_queryset_that_asks_nothing_is_refused() -> None:
