@@ -28,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     scale = QUICK if options.quick else FULL
     found = study(
-        len(UNSEEN) if scale.is_full else 1, is_full=scale.is_full, rounds=3 if scale.is_full else 1
+        len(UNSEEN) if scale.is_full else 1, is_full=scale.is_full, rounds=2 if scale.is_full else 1
     )
     told = sections(found)
     if options.json is not None:

@@ -16,7 +16,6 @@ from ..result import markdown_table
 from .figures import MARGIN, RIVALS, sections
 from .study import (
     BREAKEVENS,
-    KNOWN,
     LOADS,
     OTHERS,
     OURS,
@@ -50,10 +49,6 @@ Mean over the families / worst family.
 
 {unseen}
 
-## Seeds that the policy's constants were chosen on
-
-{train}
-
 ![Cost by family](ratios.png)
 
 ## By family, seeds that nothing was chosen on
@@ -76,7 +71,6 @@ def write(found: Study) -> None:
         many=len(UNSEEN),
         judged="\n\n".join(section.markdown() for section in sections(found)),
         unseen=summary(found.unseen, (*OURS, *OTHERS[:4])),
-        train=summary(found.train, KNOWN),
         families="\n\n".join(by_family(found.unseen, breakeven) for breakeven in BREAKEVENS),
         best_worst=max(
             ratio(found.unseen, "queuepool:best", c, family) for c in BREAKEVENS for family in LOADS

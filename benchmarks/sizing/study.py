@@ -15,19 +15,18 @@ from heapq import heappop, heappush
 from geventpool.simulator import FAMILIES, Outcome, Setting, Trace, make_trace, optimum, simulate
 from geventpool.simulator.optimum import optimum_opens
 from geventpool.simulator.replay import Replay
-from geventpool.sizing import adaptive, poisson
+from geventpool.sizing import adaptive
 
 from .loads import busy, grid, known, long_ramp
 
 LOADS: tuple[str, ...] = tuple(FAMILIES)
 BREAKEVENS = (5.0, 30.0, 120.0)
-TRAIN, UNSEEN = range(3), range(100, 103)
-OURS = ("adaptive", "poisson", "idle:C/2", "idle:C", "queuepool:best")
-KNOWN = ("adaptive", "idle:C/2")  # looked at on the train seeds, too
+UNSEEN = range(100, 103)  # the policy's constants were chosen on others
+OURS = ("adaptive", "idle:C/2", "queuepool:best")
 OTHERS = ("idle:600", "saautopool", "hikaricp", "psycopg_pool", "djangoqueuepool", "queuepool:5+10")
 CONNECT = 0.02
 NO_CAP = 2000  # nobody comes near it
-GRID_REQUESTS = 50_000
+GRID_REQUESTS = 5_000
 BUSY_REQUESTS = 500_000
 
 Outcomes = dict[tuple[str, float, str], list[Outcome]]
@@ -40,7 +39,6 @@ class Study:
 
     Attributes:
         unseen: on seeds that nothing was chosen on.
-        train: on those that the policy's constants were chosen on, `KNOWN` only; perhaps none.
         longest_wait: of `adaptive`, in connects: to a server that is known, and from a cold start.
         opens: an hour, by load and break-even, and then by policy, the optimum among them.
         speed: whole simulation beside a bare loop over a heap, by policy; one for each round.
@@ -48,7 +46,6 @@ class Study:
     """
 
     unseen: Outcomes
-    train: Outcomes
     longest_wait: tuple[float, float]
     opens: dict[tuple[str, float], dict[str, float]]
     speed: dict[str, list[float]]
@@ -60,7 +57,7 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
 
     Args:
         seeds: how many of each family.
-        is_full: with SAAutoPool's grid, the train seeds, and a million events; else a first look.
+        is_full: with SAAutoPool's grid, and a million events; else a first look.
         rounds: of `speed`.
     """
     requests = BUSY_REQUESTS if is_full else BUSY_REQUESTS // 25
@@ -73,7 +70,6 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
     )
     return Study(
         unseen,
-        run(TRAIN, KNOWN, ()) if is_full else {},
         (longest_wait(UNSEEN[:seeds]) / CONNECT, cold / CONNECT),
         ramp_opens() | (grid_opens() if is_full else {}),
         speed(requests, rounds),
@@ -155,7 +151,7 @@ def speed(requests: int, rounds: int) -> dict[str, list[float]]:
     trace = busy(requests)
     ratios: dict[str, list[float]] = {}
     for _ in range(rounds):
-        for name, policy in (("adaptive", adaptive()), ("poisson", poisson())):
+        for name, policy in (("adaptive", adaptive()),):
             began = time.process_time()
             bare_loop(trace)
             bare = time.process_time() - began
