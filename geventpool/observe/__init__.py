@@ -11,7 +11,7 @@ With nothing attached, a pool pays one look at an attribute. docs/observe.md tel
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ConfigError
 from ..pool import ConnectionPool
@@ -61,8 +61,8 @@ def attach(target: Engine | ConnectionPool | str, **settings: Any) -> Observer:
         return Observer(target.core, chosen, None, logging.getLogger("geventpool.pool"))
     from . import engine
 
-    _refuse_second(engine.pool_of(target).core)
-    return engine.attach(target, chosen)
+    _refuse_second(engine.pool_of(target).core)  # which refuses what is no engine
+    return engine.attach(cast("Engine", target), chosen)
 
 
 def make_settings(**settings: Any) -> Settings:
