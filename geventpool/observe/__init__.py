@@ -61,7 +61,7 @@ def attach(target: Engine | ConnectionPool | str, **settings: Any) -> Observer:
         return Observer(target.core, chosen, None, logging.getLogger("geventpool.pool"))
     from . import engine
 
-    _refuse_second(engine.pool_of(target).core)
+    _refuse_second(engine.pool_of(target).core)  # which refuses what is no engine
     return engine.attach(cast("Engine", target), chosen)
 
 

@@ -141,8 +141,12 @@ def _rank(file: str) -> int:
     elif folder:
         package = re.split(r"[/\\.]", file[len(folder) :], maxsplit=1)[0]
         rank = _MACHINERY if package in stacks.MACHINERY or package in _HELPERS else _LIBRARY
+    elif file.startswith("<"):  # there is no file
+        is_machinery = not stacks.MACHINERY.isdisjoint(re.findall(r"\w+", file))
+        is_library = re.match(r"<frozen|.*generated|<decorator-gen", file, re.IGNORECASE)
+        rank = _MACHINERY if is_machinery else _LIBRARY if is_library else _OWN
     else:
-        rank = _LIBRARY if file.startswith("<frozen") else _OWN
+        rank = _OWN
     if len(_ranks) > 10_000:  # a program that makes code, with a file name for each
         _ranks.clear()
     return _ranks.setdefault(file, rank)

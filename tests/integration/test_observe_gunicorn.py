@@ -91,7 +91,8 @@ def test_each_planted_fault_is_found_with_its_line(
         assert re.search(rf"{what}: {re.escape(culprit)}\b", report), (what, report)
         assert re.search(rf"{what}[^\x1b]*{re.escape(culprit)}\b", logged), (what, logged)
     assert f"{idle} in _count_orders, called by {bad} in bad_hold" in report
-    blocked = re.search(r"longest: \S+ \S+ at (\S+) in bad_block", report)
+    # A busy machine may have kept the hub for longer while the worker started.
+    blocked = re.search(r"(?:longest|last): \S+ \S+ at (\S+) in bad_block", report)
     assert blocked is not None, report
     assert blocked[1].startswith(f"{OPERATIONS}:")
     assert re.search(r"the hub did not run for .* in bad_block", logged)

@@ -23,8 +23,9 @@ from sqlalchemy import create_engine, text
 
 import geventpool.observe
 from geventpool import ConfigError, ConnectionPool
-from geventpool.core import registry
+from geventpool.core import registry, stacks
 from geventpool.observe import files
+from geventpool.observe.sites import site_of, site_of_capture
 from geventpool.observe.snapshot import add_up, snapshot
 from geventpool.observe.watcher import FiguresListener, Watcher
 from geventpool.sqlalchemy import GeventPool
@@ -500,3 +501,21 @@ def test_a_wrong_observe_is_refused_when_the_application_is_set_up(said, named, 
     with pytest.raises(ConfigError) as caught:
         geventpool.flask.GeventPool(app, db, observe=said)
     assert caught.value.argument == named
+
+
+def test_code_that_a_library_has_made_is_not_the_programs_own() -> None:
+    namespace: dict[str, Any] = {}
+    for file in (
+        "<Generated _go() wrapper for sqlalchemy.orm.session.SessionTransaction._connection_for_bind>",
+        "<attrs generated init desk.models.Order>",
+        "<decorator-gen-12>",
+        "/usr/lib/python3/dist-packages/sqlalchemy/orm/session.py",
+    ):
+        code = compile("def call(f):\n    return f()", file, "exec")
+        exec(code, namespace)
+        [line] = namespace["call"](lambda: site_of(sys._getframe(0)))[:1]
+        assert line[0] == __file__
+        site = namespace["call"](lambda: site_of(sys._getframe(0).f_back))
+        assert site[0][0] == __file__, site
+        stack = namespace["call"](lambda: stacks.capture(0))
+        assert {line[0] for line in site_of_capture(stack[1:])} == {__file__}
