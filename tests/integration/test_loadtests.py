@@ -325,9 +325,11 @@ def test_idle_connections_that_the_server_ends_cost_no_request_that_begins_later
 def test_a_server_that_refuses_costs_requests_only_while_it_does(
     mariadb: Any, tmp_path: Path
 ) -> None:
-    # NullPool has to connect, so it shows that the fault is there.
-    ours, null = compare(mariadb.url("pymysql"), tmp_path, "--pool", "geventpool",
-                         "--pool", "nullpool", "--fault", "refuse", "--fault-seconds", "1",
+    # NullPool has to connect, so it shows that the fault is there; without TLS, for which PyMySQL
+    # computes so long that on a busy machine no connect falls into it.
+    url = f"{mariadb.url('pymysql')}?ssl_disabled=true"
+    ours, null = compare(url, tmp_path, "--pool", "geventpool", "--pool", "nullpool", "--peak", "10",
+                         "--fault", "refuse", "--fault-seconds", "1",
                          "--shape", "soak", "--seconds", "4")  # fmt: skip
     found = figures.measure(null)
     assert found["errors in the fault"] > 0
@@ -516,7 +518,7 @@ def locusts_own_page(*arguments: str) -> Iterator[str]:
 def fetch(address: str, form: bytes | None = None) -> str:
     """The answer to a GET, or a POST of a form; nothing if there is none."""
     try:
-        with urllib.request.urlopen(address, form, timeout=5) as response:
+        with urllib.request.urlopen(address, form, timeout=30) as response:
             return str(response.read().decode())
     except OSError:
         return ""
@@ -546,7 +548,8 @@ def test_a_soak_shows_that_nothing_grows(tmp_path: Path) -> None:
     saved = json.loads((tmp_path / "soak.json").read_text())
     assert (tmp_path / "soak.png").read_bytes().startswith(PNG)
     assert len(saved["samples"]) > 10
-    lines = done.stdout.splitlines()[-4:]
-    assert [line.partition(":")[0] for line in lines if "memory" not in line] == ["holds"] * 3
-    # Memory has not settled after so short a time; but it is told, and so is the exit code.
-    assert done.exit_code == (0 if "\nholds: memory" in done.stdout else 1)
+    requests, _, _, connections = done.stdout.splitlines()[-4:]
+    assert requests.startswith("holds: 0 of ")
+    assert connections.startswith("holds: the server's connections were the pools'")
+    # Memory and descriptors have not settled after so short a time; but they are told, and so is the code.
+    assert done.exit_code == ("DOES NOT HOLD" in done.stdout)
