@@ -32,7 +32,7 @@ def check_settings(app_configs: object, **_: object) -> list[CheckMessage]:
     pooled = False
     for alias in connections:
         said = connections.settings[alias]
-        if is_ours(said):
+        if is_ours(alias):
             pooled = True
             found += _of_alias(alias, said)
         elif "POOL" in said:
@@ -48,9 +48,14 @@ def check_settings(app_configs: object, **_: object) -> list[CheckMessage]:
     return found
 
 
-def is_ours(said: Any) -> bool:
-    """Is it the settings of an alias with a pool?"""
-    return str(said["ENGINE"]).startswith("geventpool.django.")
+def is_ours(alias: str) -> bool:
+    """Has it a pool? So has a backend of somebody's own that is derived from one of ours."""
+    if str(connections.settings[alias]["ENGINE"]).startswith("geventpool.django."):
+        return True
+    try:
+        return hasattr(connections[alias], "open_connection")
+    except (ImproperlyConfigured, ImportError):
+        return False  # such as another alias whose driver is not installed; Django tells it
 
 
 def _of_alias(alias: str, said: Any) -> Iterator[CheckMessage]:
@@ -111,7 +116,7 @@ def check_server(
     asked: dict[Any, str] = {}
     for alias in connections:
         said = connections.settings[alias]
-        if not is_ours(said):
+        if not is_ours(alias):
             continue
         try:
             size = make_config(**read(alias, said).said).max_size

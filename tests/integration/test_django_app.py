@@ -180,21 +180,24 @@ class Load:
 
 
 def kill_all(url: str) -> None:
-    """Ends all connections to the desk's database, but its own."""
+    """Ends all connections to the desk's database, but its own, and sees that they are gone."""
     if make_url(url).get_backend_name() == "mysql":
-        ids = administer(
-            url,
-            f"select id from information_schema.processlist where db = '{NAME}' and id <> connection_id()",
+        theirs = (
+            "select id from information_schema.processlist"
+            f" where db = '{NAME}' and id <> connection_id()"
         )
-        for number in ids:
-            with contextlib.suppress(OperationalError):  # it has gone by itself
-                administer(url, f"kill {number}")
+        kill = "kill {}"
     else:
-        administer(
-            url,
-            "select pg_terminate_backend(pid) from pg_stat_activity"
-            f" where datname = '{NAME}' and pid <> pg_backend_pid()",
+        theirs = (
+            f"select pid from pg_stat_activity where datname = '{NAME}' and pid <> pg_backend_pid()"
         )
+        kill = "select pg_terminate_backend({})"
+    victims = set(administer(url, theirs))
+    for number in victims:
+        with contextlib.suppress(OperationalError):  # it has gone by itself
+            administer(url, kill.format(number))
+    # A server that has much to do is told to end a connection well before it does.
+    assert wait_for(lambda: not victims & set(administer(url, theirs)))
 
 
 def test_kills_and_a_restart_cost_no_more_than_what_is_under_way(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
 from django.core import checks as djangos
+from django.core.management import call_command
 from django.db import connections
 from gevent.monkey import get_original
 
@@ -47,6 +51,22 @@ def test_what_is_wrong_with_an_alias_is_told(alias: Alias, changes: Any, expecte
     (message,) = [one for one in checks.check_settings(None) if one.id == expected]
     assert name in message.msg
     assert ids() == {expected} | usual()
+
+
+def test_a_backend_that_is_derived_from_ours_is_checked_too(
+    alias: Alias, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = importlib.import_module(f"geventpool.django.{KIND}.base")
+    package, base = ModuleType("shop_backend"), ModuleType("shop_backend.base")
+    package.__path__ = []
+    base.DatabaseWrapper = type("DatabaseWrapper", (ours.DatabaseWrapper,), {})
+    monkeypatch.setitem(sys.modules, "shop_backend", package)
+    monkeypatch.setitem(sys.modules, "shop_backend.base", base)
+    name = alias(ENGINE="shop_backend", POOL={"max_size": 3}, CONN_MAX_AGE=60)
+    assert ids() == {"geventpool.W002"} | usual()
+    out = io.StringIO()
+    call_command("geventpool", "status", database=name, stdout=out)
+    assert f"{name} " in out.getvalue()
 
 
 def test_they_are_run_by_djangos_own_check(alias: Alias) -> None:

@@ -48,7 +48,7 @@ class Command(BaseCommand):
         Raises:
             CommandError: there is no such alias, none has a pool, or something is wrong.
         """
-        aliases = [alias for alias in connections if is_ours(connections.settings[alias])]
+        aliases = [alias for alias in connections if is_ours(alias)]
         if database is not None and database not in aliases:
             raise CommandError(f"{database!r} is no alias with a pool; there are {aliases}")
         if not aliases:
