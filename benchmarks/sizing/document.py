@@ -40,8 +40,8 @@ All but the simulator's own speed is the same on each machine.
 `queuepool:best` has been told the future: of all sizes it is the one that is best for this very trace, its
 end included. Where it is better than `adaptive`, most of the difference is made in the last minute: a load
 that has been steady, or has only grown, breaks off and drains, and who knows that it was the end closes
-what comes back, while every other has to find out. Before, `adaptive` is within a few per cent of the
-optimum on these loads. On others a fixed size costs up to {best_worst:.0f} times the optimum.
+what comes back, while every other has to find out. On other loads a fixed size costs up to
+{best_worst:.0f} times the optimum.
 
 ## Seeds that nothing was chosen on
 
@@ -120,7 +120,6 @@ def plot_ratios(outcomes: Outcomes, path: Path) -> None:
     """Each family's ratio, for each break-even."""
     shown: Mapping[str, str] = {
         "adaptive": "o",
-        "poisson": "v",
         "idle:C/2": "s",
         "queuepool:best": "x",
         "idle:600": "^",
