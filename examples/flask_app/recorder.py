@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from pathlib import Path
 from typing import Any, NoReturn
 
 import gevent
@@ -40,9 +39,12 @@ def write() -> None:
     """Write the figures as they are now."""
     directory = os.environ.get(VARIABLE)
     if directory:
-        part = Path(directory, f"{os.getpid()}.part")
-        part.write_text(json.dumps({"time": time.time(), **figures()}))
-        part.replace(Path(directory, f"{os.getpid()}.json"))
+        # No Path: it interns its parts, four times a second, and the interpreter's table of interned
+        # strings doubles once that has used it up.
+        place = os.path.join(directory, str(os.getpid()))
+        with open(f"{place}.part", "w") as file:
+            json.dump({"time": time.time(), **figures()}, file)
+        os.replace(f"{place}.part", f"{place}.json")
 
 
 def _record() -> NoReturn:
