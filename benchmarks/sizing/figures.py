@@ -46,8 +46,7 @@ def sections(found: Study) -> list[Section]:
             "Sizing: waits and opens",
             "The longest wait for a connection, in connects, with no cap in the way; and opens.",
             [
-                Figure("longest wait, after three connects", found.longest_wait[0], target=2.0001),
-                Figure("longest wait, from a cold start", found.longest_wait[1]),
+                Figure("longest wait, in connects", found.longest_wait, target=2.0001),
                 *(_opens(found, load, breakeven) for load, breakeven in found.opens),
             ],
         ),

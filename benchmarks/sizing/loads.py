@@ -26,12 +26,6 @@ def grid(requests: int) -> Iterator[Trace]:
                 yield Trace(f"{rate:g}/s x {hold:g} s", _poisson(chance, rate, hold, requests))
 
 
-def known(trace: Trace) -> Trace:
-    """The same load, at a pool that has connected three times before and so knows its server."""
-    times = (trace.start - 1000.0 * number for number in (3, 2, 1))
-    return Trace(trace.name, [*((time, 1.0) for time in times), *trace])
-
-
 def busy(requests: int, mean: float = 5000.0) -> Trace:
     """So many in use from the start; 500,000 requests are a million events."""
     return Trace(f"{mean:g} in use", _poisson(Random(5), mean, 1.0, requests))

@@ -17,7 +17,7 @@ from geventpool.simulator.optimum import optimum_opens
 from geventpool.simulator.replay import Replay
 from geventpool.sizing import adaptive
 
-from .loads import busy, grid, known, long_ramp
+from .loads import busy, grid, long_ramp
 
 LOADS: tuple[str, ...] = tuple(FAMILIES)
 BREAKEVENS = (5.0, 30.0, 120.0)
@@ -39,14 +39,14 @@ class Study:
 
     Attributes:
         unseen: on seeds that nothing was chosen on.
-        longest_wait: of `adaptive`, in connects: to a server that is known, and from a cold start.
+        longest_wait: of `adaptive`, in connects.
         opens: an hour, by load and break-even, and then by policy, the optimum among them.
         speed: whole simulation beside a bare loop over a heap, by policy; one for each round.
         memory: peak with so many requests, beside that with a quarter of them.
     """
 
     unseen: Outcomes
-    longest_wait: tuple[float, float]
+    longest_wait: float
     opens: dict[tuple[str, float], dict[str, float]]
     speed: dict[str, list[float]]
     memory: float
@@ -62,7 +62,7 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
     """
     requests = BUSY_REQUESTS if is_full else BUSY_REQUESTS // 25
     unseen = run(UNSEEN[:seeds], OURS, OTHERS)
-    cold = max(
+    longest_wait = max(
         outcome.max_wait
         for family in LOADS
         for breakeven in BREAKEVENS
@@ -70,7 +70,7 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
     )
     return Study(
         unseen,
-        (longest_wait(UNSEEN[:seeds]) / CONNECT, cold / CONNECT),
+        longest_wait / CONNECT,
         ramp_opens() | (grid_opens() if is_full else {}),
         speed(requests, rounds),
         memory(),
@@ -104,13 +104,6 @@ def ratio(outcomes: Outcomes, policy: str, breakeven: float, family: str) -> flo
 def is_comparable(outcomes: Outcomes, policy: str, breakeven: float, family: str) -> bool:
     """False: one request in a hundred waits for more than 0.1 s, which makes connections cheap."""
     return statistics.mean(it.p99 for it in outcomes[policy, breakeven, family]) <= 0.1
-
-
-def longest_wait(seeds: Iterable[int]) -> float:
-    """Of `adaptive`, on every family, after three connects have told it of the server; seconds."""
-    setting = _setting(30.0)
-    traces = (known(make_trace(family, seed)) for family in LOADS for seed in seeds)
-    return max(simulate(trace, "adaptive", setting).max_wait for trace in traces)
 
 
 def ramp_opens() -> dict[tuple[str, float], dict[str, float]]:

@@ -7,8 +7,8 @@ others could use.
 How many at once: a burst begins with one open and ramps up 2, 4 … as they succeed, because what is in use
 often comes back before an open is done. A caller that has waited for as long as an open takes has seen
 that nothing comes back: for it one is opened whatever the ramp says, so that nobody waits for longer than
-two opens take. Not so while the server has not yet shown, by three successes since its last failure, that
-it can take it: a server that comes back is not met by a herd.
+two opens take. Not so while the server has not yet shown that it can take it, by a first success or, after
+a failure, by three: a server that comes back is not met by a herd.
 
 After a failure the next attempt waits for a pause that doubles from 0.05 s to 1 s, with jitter. If opening
 has worked before, this may be a restart: for one second nobody in line is refused, and whoever asks joins
@@ -70,7 +70,7 @@ class Opener:
         self._wanted = 0  # waiters for whom the policy would not wait for a return
         self._overdue = 0  # waiters that have waited for as long as an open takes
         self._failures = 0  # in a row
-        self._successes = 0  # since the last failure
+        self._successes = _PROOF - 1  # since the last failure; of a new pool one is enough
         self._retry_at = 0.0
         self._patient_until = 0.0
         self._began_at = 0.0  # the last open

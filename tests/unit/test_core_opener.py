@@ -88,6 +88,7 @@ def test_a_longer_outage_is_told_to_those_in_line_after_a_second_and_to_others_a
     third = gevent.spawn(pool.connection)
     clock.advance(0.9)
     assert not third.dead
+    third.kill()
 
 
 def test_a_short_outage_ends_nobodys_wait_for_a_return(driver, clock) -> None:
@@ -100,6 +101,7 @@ def test_a_short_outage_ends_nobodys_wait_for_a_return(driver, clock) -> None:
     held.close()
     settle()
     assert callers[0].successful()
+    gevent.killall(callers[1:])
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, gevent.Timeout, FakeDriver.Error])

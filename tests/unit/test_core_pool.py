@@ -248,23 +248,36 @@ def test_a_failed_open_does_not_fail_those_whom_a_return_can_serve(make, driver,
     check(pool)
 
 
-def test_openers_ramp_up_and_fall_back_with_a_failure(make, driver, clock) -> None:
-    driver.connect_time = 1
-    pool = make(max_size=50, timeout=None)
+def opening_each_second(pool, clock, callers: int) -> list[int]:
+    """How many opens are in flight at the begin of each second, while so many callers wait."""
+    greenlets = [gevent.spawn(pool.connection) for _ in range(callers)]
     in_flight = []
-    callers = [gevent.spawn(pool.connection) for _ in range(30)]
-    for _ in range(6):
+    for _ in range(5):
         settle()
         in_flight.append(pool.stats().opening)
         clock.advance(1)
-    assert in_flight[:3] == [1, 2, 27], "three successes, then everyone who has waited that long"
-    assert all(caller.successful() for caller in callers)
+    assert all(greenlet.successful() for greenlet in greenlets)
+    return in_flight
+
+
+def test_once_a_server_has_answered_all_who_have_waited_for_as_long_as_an_open_takes_are_served(
+    make, driver, clock
+) -> None:
+    driver.connect_time = 1
+    pool = make(max_size=50, timeout=None)
+    assert opening_each_second(pool, clock, 30) == [1, 29, 0, 0, 0], "two connects at the longest"
     assert driver.attempts == 30
-    driver.is_down = True
-    borrow_more = gevent.spawn(pool.connection)
-    clock.advance(3)
+
+
+def test_a_server_that_comes_back_is_opened_to_by_and_by(make, driver, clock) -> None:
+    driver.connect_time, driver.is_down = 1, True
+    pool = make(max_size=50, timeout=None)
+    refused = gevent.spawn(pool.connection)
+    clock.advance(2)
+    assert isinstance(refused.exception, driver.Error)
     assert pool.core.opener.ramp == 1
-    borrow_more.kill()
+    driver.is_down = False
+    assert opening_each_second(pool, clock, 30)[:4] == [1, 2, 27, 0], "three successes are proof"
 
 
 def test_warm_connections_that_come_back_spare_the_connects(make, driver, clock) -> None:

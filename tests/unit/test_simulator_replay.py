@@ -118,7 +118,7 @@ def test_a_simulation_that_is_given_up_leaves_nobody_in_line() -> None:
     assert replay.pool.counters.waits > 1000
     gevent.idle()
     assert not replay.pool.ledger.waiting
-    assert not holders.waits
+    assert replay.pool not in [pool for pool, _ in holders.waits.values()]
 
 
 def test_min_idle_is_kept() -> None:
