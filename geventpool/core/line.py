@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from gevent import getcurrent
 
-from ..errors import PoolClosed, PoolOverloaded, PoolTimeout
+from ..errors import PoolClosed, PoolOverloaded, PoolTimeout, without_passwords
 from . import holders
 from .entry import CLOSED, Entry
 from .patience import Patience
@@ -154,7 +154,7 @@ class Line:
             detail = f" for {self._blocked_by(now) - blocked_before:.3g} s"
         elif pool.opener.last_error is not None:
             error = pool.opener.last_error
-            detail = f" ({type(error).__name__}: {error})"
+            detail = f" ({type(error).__name__}: {without_passwords(str(error))})"
         closing = pool.ledger.closing
         held = pool.holders.describe(now)
         return PoolTimeout(

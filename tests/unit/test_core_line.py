@@ -70,6 +70,20 @@ def test_a_wait_while_opens_fail_is_put_down_to_the_database(driver, clock) -> N
     held.close()
 
 
+def test_a_time_out_shows_no_password_that_the_drivers_error_quotes(driver, clock) -> None:
+    def connect() -> object:
+        if driver.is_down:
+            raise driver.OperationalError("malformed: postgresql://shop:planted@db/shop")
+        return driver.connect()
+
+    pool = ConnectionPool(connect, clock=clock, timeout=0.5)
+    pool.connection().invalidate()
+    driver.is_down = True
+    late = gevent.spawn(pool.connection)
+    clock.advance(0.6)
+    assert "postgresql://shop:***@db/shop" in str(error_of(late))
+
+
 def test_a_wait_while_the_hub_was_blocked_is_put_down_to_that(driver) -> None:
     pool = ConnectionPool(driver.connect, max_size=1, timeout=0.05)
     held = pool.connection()
