@@ -51,6 +51,10 @@ Mean over the families / worst family.
 
 ![Cost by family](ratios.png)
 
+## Seeds that the constants were chosen on
+
+{train}
+
 ## By family, seeds that nothing was chosen on
 
 Bold: better than `adaptive` by more than 5 %. \\*: not comparable, because one request in a hundred waits
@@ -71,6 +75,7 @@ def write(found: Study) -> None:
         many=len(UNSEEN),
         judged="\n\n".join(section.markdown() for section in sections(found)),
         unseen=summary(found.unseen, (*OURS, *OTHERS[:4])),
+        train=summary(found.train, ("adaptive", "idle:C/2")),
         families="\n\n".join(by_family(found.unseen, breakeven) for breakeven in BREAKEVENS),
         best_worst=max(
             ratio(found.unseen, "queuepool:best", c, family) for c in BREAKEVENS for family in LOADS

@@ -21,7 +21,7 @@ from .loads import busy, grid, long_ramp
 
 LOADS: tuple[str, ...] = tuple(FAMILIES)
 BREAKEVENS = (5.0, 30.0, 120.0)
-UNSEEN = range(100, 103)  # the policy's constants were chosen on others
+TRAIN, UNSEEN = range(3), range(100, 103)  # the policy's constants were chosen on the first
 OURS = ("adaptive", "idle:C/2", "queuepool:best")
 OTHERS = ("idle:600", "saautopool", "hikaricp", "psycopg_pool", "djangoqueuepool", "queuepool:5+10")
 CONNECT = 0.02
@@ -39,6 +39,7 @@ class Study:
 
     Attributes:
         unseen: on seeds that nothing was chosen on.
+        train: on those that the policy's constants were chosen on.
         longest_wait: of `adaptive`, in connects.
         opens: an hour, by load and break-even, and then by policy, the optimum among them.
         speed: whole simulation beside a bare loop over a heap, by policy; one for each round.
@@ -46,6 +47,7 @@ class Study:
     """
 
     unseen: Outcomes
+    train: Outcomes
     longest_wait: float
     opens: dict[tuple[str, float], dict[str, float]]
     speed: dict[str, list[float]]
@@ -70,6 +72,7 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
     )
     return Study(
         unseen,
+        run(TRAIN, ("adaptive", "idle:C/2"), ()) if is_full else {},
         longest_wait / CONNECT,
         ramp_opens() | (grid_opens() if is_full else {}),
         speed(requests, rounds),

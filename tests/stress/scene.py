@@ -29,7 +29,8 @@ TIMEOUT, LONGEST = 30.0, 20.0
 CONNECT_TIMEOUT = 0.5
 # The opener's longest pause, and what a machine with other work may add.
 STEP, SLACK = 1.0, 1.0
-PROOF = 3  # successes after which the ramp may be left behind by who has waited
+# Successes after which the ramp may be left behind by who has waited: after a failure, and without one.
+PROOF, FIRST_PROOF = 3, 1
 A_MOMENT = 0.05  # between what the pool does and what is seen of it here
 
 _tokens = itertools.count(1)
@@ -80,7 +81,8 @@ class Connects:
         failures = [at for at in self._failures if at < now - A_MOMENT]
         since = failures[-1] - A_MOMENT if failures else 0.0
         successes = sum(at > since for at in self._successes)
-        return successes + 1 if successes < PROOF else MAX_SIZE
+        is_proven = successes >= (PROOF if failures else FIRST_PROOF)
+        return MAX_SIZE if is_proven else successes + 1
 
 
 class Scene:
