@@ -167,7 +167,14 @@ class PooledWrapper(_Base):
     def _session(self) -> Session | None:
         return None if self._loan is None else self._loan.session
 
+    def _tell_of_end(self) -> None:
+        """A transaction is about to end; not every driver tells afterwards that it has."""
+        loan = self._loan
+        if loan is not None and loan.listener is not None:
+            loan.listener.transaction_ending(loan.entry)
+
     def _commit(self) -> Any:
+        self._tell_of_end()
         try:
             return super()._commit()
         except Exception:
@@ -177,6 +184,7 @@ class PooledWrapper(_Base):
             raise
 
     def _rollback(self) -> Any:
+        self._tell_of_end()
         try:
             super()._rollback()
             if self._session is not None and self._session.has_lost_plan:

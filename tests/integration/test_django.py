@@ -21,16 +21,33 @@ VARIABLES = {
     "mariadb": "GEVENTPOOL_TEST_MYSQL_URL",
     "postgresql": "GEVENTPOOL_TEST_POSTGRESQL_URL",
 }
-CASES = sorted(path.stem for path in Path(__file__).with_name("django_cases").glob("case_*.py"))
+FOLDER = Path(__file__).with_name("django_cases")
+# Those under fire take a while, and have a process each.
+FIRE = ("case_garbage", "case_kill_sweep", "case_torture")
+USE = tuple(sorted({path.stem for path in FOLDER.glob("case_*.py")} - set(FIRE)))
+GROUPS = [
+    (driver, cases)
+    for driver in SERVERS
+    for cases in ((USE,) if driver == "mysqlclient" else (USE, *((case,) for case in FIRE)))
+    if os.environ.get("GEVENTPOOL_STRESS")
+    or cases == USE
+    or driver == "psycopg"
+    or (driver, cases) == ("pymysql", ("case_kill_sweep",))
+]
+BLOCKED = "case_session"  # needs the hub while a query runs
 
 
-@pytest.mark.parametrize("cases", CASES)
-@pytest.mark.parametrize("driver", SERVERS)
-def test_the_cases_of_django_hold(driver: str, cases: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("driver", "cases"),
+    GROUPS,
+    ids=[f"{driver}-{'use' if cases == USE else cases[0]}" for driver, cases in GROUPS],
+)
+def test_the_cases_of_django_hold(
+    driver: str, cases: tuple[str, ...], request: pytest.FixtureRequest
+) -> None:
     if driver == "mysqlclient":
         pytest.importorskip("MySQLdb")
-        if cases in ("case_session", "case_kill_sweep"):
-            pytest.skip("it blocks the hub, in which the wire and the kills have to run")
+        cases = tuple(case for case in cases if case != BLOCKED)
     server: Any = request.getfixturevalue(SERVERS[driver])
     environment = {
         **os.environ,
@@ -40,7 +57,7 @@ def test_the_cases_of_django_hold(driver: str, cases: str, request: pytest.Fixtu
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += ["-W", "ignore::geventpool.errors.BlockingDriverWarning"]
-    command += ["-o", "python_files=case_*.py", f"tests/integration/django_cases/{cases}.py"]
+    command += ["-o", "python_files=case_*.py", *(str(FOLDER / f"{case}.py") for case in cases)]
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
     )

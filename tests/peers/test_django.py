@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 
 from .excluded import DJANGO
-from .runner import ROOT, Outcome, source_of
+from .runner import IS_WHOLE, ROOT, Outcome, source_of
 
-IS_WHOLE = bool(os.environ.get("GEVENTPOOL_PEERS_WHOLE"))
 FAST = ["backends", "transactions", "transaction_hooks", "select_for_update"]
 WHOLE = [
     *FAST,

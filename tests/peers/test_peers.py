@@ -15,7 +15,7 @@ from .runner import Outcome, run_both, source_of
 
 MINORS = os.environ.get("GEVENTPOOL_PEERS_SQLALCHEMY", "2.0 2.1").split()
 
-Both = tuple[Outcome, Outcome]
+Both = tuple[Outcome, Outcome | None]
 _downloading = Lock()
 
 

@@ -17,9 +17,6 @@ from ...stress.test_garbage import printed
 from ...stress.test_kill_sweep import KINDS
 from .conftest import DRIVER, IS_MYSQL
 
-if DRIVER == "mysqlclient":
-    pytest.skip("what blocks the hub cannot be killed, nor watched", allow_module_level=True)
-
 __all__ = ["printed"]
 
 NAME = "geventpool_django_garbage"

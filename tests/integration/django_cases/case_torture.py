@@ -28,9 +28,6 @@ from ..dbapi import eventually
 from ..proxy import Proxy
 from .conftest import DRIVER, IS_MYSQL
 
-if DRIVER == "mysqlclient":
-    pytest.skip("what blocks the hub cannot be killed, nor watched", allow_module_level=True)
-
 Alias = Callable[..., str]
 SLEEP = f"select {'sleep' if IS_MYSQL else 'pg_sleep'}(%s)"
 SAVED = "update django_hits set x = %s where id = %s"
