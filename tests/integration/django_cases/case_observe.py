@@ -46,9 +46,8 @@ def test_a_holder_has_three_stacks_and_its_transaction(alias: Alias) -> None:
         pid = ask(name)
         (holder,) = observer.holders()
         assert (holder.pool, holder.connection) == (name, pid)
-        if not IS_BLOCKING:  # mysqlclient does not tell of transactions
-            assert holder.state == "idle in transaction"
-            assert holder.in_transaction_for is not None
+        assert holder.state == "idle in transaction"
+        assert holder.in_transaction_for is not None
         assert holder.queries >= 2
         assert "secret" not in holder.tell()
         for lines in (holder.taken_at, holder.cursor_at, holder.executed_at, holder.now_at):
