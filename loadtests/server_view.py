@@ -75,12 +75,16 @@ class ServerView:
         """The server's numbers of all other connections to this database."""
         return set(self._ask(_CONNECTIONS[self._kind]).scalars())
 
+    def idle(self) -> set[int]:
+        """The numbers of the idle connections."""
+        return set(self._ask(_CONNECTIONS[self._kind] + _IDLE[self._kind]).scalars())
+
     def kill_idle(self) -> int:
         """End all idle connections, as an impatient server does; how many.
 
         One that the pool has lent, and on which nothing has arrived yet, is idle to the server, too.
         """
-        numbers = set(self._ask(_CONNECTIONS[self._kind] + _IDLE[self._kind]).scalars())
+        numbers = self.idle()
         for number in numbers:
             with contextlib.suppress(SQLAlchemyError):  # it has just gone by itself
                 self._ask(_KILL[self._kind].format(number))

@@ -293,7 +293,7 @@ def test_a_server_that_is_restarted_costs_no_request_that_comes_later(
 @pytest.mark.parametrize("url", DATABASES, indirect=True, ids=lambda one: str(one[1]))
 def test_the_server_ends_connections_that_are_idle_and_no_other(url: str) -> None:
     engine = create_engine(url)
-    sleep = "SELECT SLEEP(0.5)" if url.startswith("mysql") else "SELECT pg_sleep(0.5)"
+    sleep = "SELECT SLEEP(1)" if url.startswith("mysql") else "SELECT pg_sleep(1)"
     with ServerView(url) as view, engine.connect() as busy, ThreadPoolExecutor() as threads:
         before = view.connections()
         idle = [engine.connect() for _ in range(3)]
@@ -301,7 +301,8 @@ def test_the_server_ends_connections_that_are_idle_and_no_other(url: str) -> Non
             connection.execute(text("SELECT 1"))
             connection.commit()
         answer = threads.submit(busy.execute, text(sleep))
-        eventually(lambda: view.kill_idle() == 3)
+        eventually(lambda: len(view.idle()) == 3)  # the query has arrived
+        assert view.kill_idle() == 3
         assert answer.result().scalar() in (0, "")
         eventually(lambda: view.connections() == before)
         for connection in idle:
