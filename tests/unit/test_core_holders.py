@@ -10,17 +10,7 @@ import gevent
 import pytest
 
 from geventpool import ConnectionPool, PoolDeadlock, PoolTimeout
-from geventpool.testing import FakeClock, FakeDriver, settle
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def driver(clock: FakeClock) -> FakeDriver:
-    return FakeDriver(clock)
+from geventpool.testing import settle
 
 
 def take_and_end(pool: ConnectionPool, kept: list[Any]) -> None:

@@ -13,17 +13,7 @@ import pytest
 
 from geventpool import ConnectionPool, ConnectTimeout, PoolOverloaded, PoolTimeout
 from geventpool.core.patience import Patience
-from geventpool.testing import FakeClock, FakeDriver, settle
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def driver(clock: FakeClock) -> FakeDriver:
-    return FakeDriver(clock)
+from geventpool.testing import FakeClock, settle
 
 
 def error_of(greenlet: gevent.Greenlet) -> Any:

@@ -16,16 +16,6 @@ from geventpool.sqlalchemy import GeventPool
 from geventpool.testing import FakeClock, FakeDriver, settle
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def driver(clock: FakeClock) -> FakeDriver:
-    return FakeDriver(clock)
-
-
 def fail(pool: ConnectionPool, error: type[Exception], times: int) -> None:
     for _ in range(times):
         with pytest.raises(error):

@@ -24,16 +24,6 @@ class Kill(BaseException):
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def driver(clock: FakeClock) -> FakeDriver:
-    return FakeDriver(clock)
-
-
-@pytest.fixture
 def make(clock: FakeClock, driver: FakeDriver) -> Callable[..., ConnectionPool]:
     def make(**settings: Any) -> ConnectionPool:
         settings.setdefault("sizing", fixed(idle_timeout=10))

@@ -20,17 +20,7 @@ from geventpool.core.liveness import look
 from geventpool.drivers import Driver
 from geventpool.sizing import fixed
 from geventpool.sqlalchemy import GeventPool, GeventPoolTimeout, wrap
-from geventpool.testing import FakeClock, FakeDriver, settle
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def driver(clock: FakeClock) -> FakeDriver:
-    return FakeDriver(clock)
+from geventpool.testing import FakeDriver, settle
 
 
 def test_an_open_that_ends_after_the_pool_was_closed_is_closed_too(clock, driver) -> None:

@@ -15,17 +15,7 @@ import geventpool.observe
 from geventpool import ConfigError, ConnectionPool
 from geventpool.observe.holds import ACTIVE, IDLE, IN_TRANSACTION
 from geventpool.sqlalchemy import GeventPool
-from geventpool.testing import FakeClock, FakeDriver, settle
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def driver(clock: FakeClock) -> FakeDriver:
-    return FakeDriver(clock)
+from geventpool.testing import FakeClock, settle
 
 
 def sqlite() -> sqlite3.Connection:

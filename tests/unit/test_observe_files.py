@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import stat
 import subprocess
 import sys
-import weakref
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +29,7 @@ from geventpool.testing import FakeDriver
 DASHBOARD = Path(__file__).resolve().parents[2] / "examples" / "grafana" / "geventpool.json"
 
 
-@pytest.fixture(autouse=True)
-def _no_pools_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    gc.collect()
-    monkeypatch.setattr(registry, "_pools", weakref.WeakSet())
-    monkeypatch.setattr(import_module("geventpool.observe.snapshot"), "_gone", {})
+pytestmark = pytest.mark.usefixtures("no_pools_of_other_tests")
 
 
 @pytest.fixture

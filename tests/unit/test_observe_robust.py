@@ -12,7 +12,6 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from sqlalchemy import create_engine, text
 
 import geventpool.observe
 from geventpool import ConfigError, ConnectionPool
-from geventpool.core import registry, stacks
+from geventpool.core import stacks
 from geventpool.observe import files
 from geventpool.observe.sites import site_of, site_of_capture
 from geventpool.observe.snapshot import add_up, snapshot
@@ -31,22 +30,7 @@ from geventpool.observe.watcher import FiguresListener, Watcher
 from geventpool.sqlalchemy import GeventPool
 from geventpool.testing import FakeClock, FakeDriver, settle
 
-
-@pytest.fixture(autouse=True)
-def _no_pools_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    gc.collect()
-    monkeypatch.setattr(registry, "_pools", weakref.WeakSet())
-    monkeypatch.setattr(import_module("geventpool.observe.snapshot"), "_gone", {})
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def driver(clock: FakeClock) -> FakeDriver:
-    return FakeDriver(clock)
+pytestmark = pytest.mark.usefixtures("no_pools_of_other_tests")
 
 
 @pytest.fixture

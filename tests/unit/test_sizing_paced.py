@@ -15,11 +15,6 @@ from geventpool.testing import FakeClock, FakeDriver, settle
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def driver(clock: FakeClock) -> FakeDriver:
     return FakeDriver(clock, connect_time=0.1)
 
