@@ -42,7 +42,7 @@ class Study:
         train: on those that the policy's constants were chosen on.
         longest_wait: of `adaptive`, in connects.
         opens: an hour, by load and break-even, and then by policy, the optimum among them.
-        speed: whole simulation beside a bare loop over a heap, by policy; one for each round.
+        speed: whole simulation beside a bare loop over a heap; one for each round.
         memory: peak with so many requests, beside that with a quarter of them.
     """
 
@@ -50,7 +50,7 @@ class Study:
     train: Outcomes
     longest_wait: float
     opens: dict[tuple[str, float], dict[str, float]]
-    speed: dict[str, list[float]]
+    speed: list[float]
     memory: float
 
 
@@ -142,18 +142,17 @@ def grid_opens() -> dict[tuple[str, float], dict[str, float]]:
     }
 
 
-def speed(requests: int, rounds: int) -> dict[str, list[float]]:
+def speed(requests: int, rounds: int) -> list[float]:
     """A mean of 5,000 in use, beside a bare loop over a heap; in processor time."""
     trace = busy(requests)
-    ratios: dict[str, list[float]] = {}
+    ratios = []
     for _ in range(rounds):
-        for name, policy in (("adaptive", adaptive()),):
-            began = time.process_time()
-            bare_loop(trace)
-            bare = time.process_time() - began
-            began = time.process_time()
-            Replay(trace, policy, connect=CONNECT, max_size=math.inf).run()
-            ratios.setdefault(name, []).append((time.process_time() - began) / bare)
+        began = time.process_time()
+        bare_loop(trace)
+        bare = time.process_time() - began
+        began = time.process_time()
+        Replay(trace, adaptive(), connect=CONNECT, max_size=math.inf).run()
+        ratios.append((time.process_time() - began) / bare)
     return ratios
 
 

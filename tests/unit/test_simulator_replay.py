@@ -3,8 +3,6 @@ from __future__ import annotations
 import math
 import statistics
 import tracemalloc
-from heapq import heappop, heappush
-from random import Random
 from time import process_time
 
 import gevent
@@ -13,6 +11,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from benchmarks.sizing.loads import long_ramp
+from benchmarks.sizing.study import bare_loop
 from geventpool.core import holders
 from geventpool.errors import ConfigError
 from geventpool.simulator import (
@@ -26,7 +26,6 @@ from geventpool.simulator import (
     optimum,
     simulate,
 )
-from geventpool.simulator.families import poisson_arrivals
 from geventpool.simulator.optimum import optimum_opens
 from geventpool.simulator.replay import Replay
 from geventpool.sizing import SizingPolicy, adaptive, fixed, poisson
@@ -210,35 +209,16 @@ def test_neither_a_plain_timeout_nor_a_size_chosen_in_hindsight_is_much_better(f
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "scale"])
-def test_once_the_server_is_known_nobody_waits_longer_than_two_connects(family: str) -> None:
-    known = [(-1000.0 * number, 1.0) for number in (1, 2, 3)]  # three opens
-    trace = Trace(family, [*known, *make_trace(family, 11)])
+def test_nobody_waits_longer_than_two_connects(family: str) -> None:
+    trace = make_trace(family, 11)
     assert simulate(trace, "adaptive", Setting(max_size=1000)).max_wait <= 0.04 + 1e-9
 
 
 def test_a_ramp_opens_little_more_than_the_optimum() -> None:
     # From 0 to 200 in use in 20 minutes. The optimum opens 319.
-    chance = Random("ramp to 200")
-    arrivals = poisson_arrivals(chance, lambda t: t / 6, 200.0, 1200.0)
-    trace = Trace("ramp", ((now, chance.expovariate(1.0)) for now in arrivals))
+    trace = long_ramp()
     outcome = simulate(trace, "adaptive", Setting(max_size=1000))
     assert outcome.opens <= 650 / 554 * optimum_opens(trace, 30.0)
-
-
-def bare_heap_loop(trace: Trace) -> None:
-    """The least that a simulation of the same events can do."""
-    times, holds, many, place = trace.times, trace.holds, len(trace), 0
-    returns: list[tuple[float, int]] = []
-    in_use = 0
-    while place < many or returns:
-        asked = times[place] if place < many else math.inf
-        if returns and returns[0][0] <= asked:
-            heappop(returns)
-            in_use -= 1
-        else:
-            heappush(returns, (asked + holds[place], place))
-            place += 1
-            in_use += 1
 
 
 def test_a_load_takes_little_more_than_a_bare_heap_loop() -> None:
@@ -247,7 +227,7 @@ def test_a_load_takes_little_more_than_a_bare_heap_loop() -> None:
     ratios = []
     for _ in range(3):
         began = process_time()
-        bare_heap_loop(trace)
+        bare_loop(trace)
         bare = process_time() - began
         replay = Replay(trace, adaptive(), connect=0.02, max_size=math.inf)
         began = process_time()
