@@ -193,6 +193,41 @@ class Scene:
         assert eventually(lambda: not self.observer.ids() & victims)
         return len(victims)
 
+    def survive_a_kill(self, server: Any, load: Load, seconds: float) -> tuple[float, float]:
+        """The server is killed under load and started again: when. Until requests are served again."""
+        with self.watching():
+            gevent.sleep(0.5)
+        self.observer.close()
+        assert len(load.ended) > GREENLETS
+        assert load.errors() == []
+        down_at = time.monotonic()
+        server.kill()
+        gevent.sleep(seconds)
+        server.start()
+        up_at = time.monotonic()
+        self.observe_again()
+        with self.watching():
+            assert load.wait_for_recovery(STEP + SLACK)
+            gevent.sleep(0.3)
+        load.stop()
+        assert self.most <= MAX_SIZE
+        return down_at, up_at
+
+    def assert_only_used_ones_fail(
+        self, in_use: list[Any], errors: tuple[type[Exception], ...] = (OperationalError,)
+    ) -> None:
+        """All connections have just been ended, of which these are lent."""
+        assert eventually(lambda: self.pool.stats().idle == 0), "gone before anybody asks"
+        for _ in range(50):
+            self.request()
+        for one in in_use:
+            with pytest.raises(errors):
+                self.ask(one)
+            one.close()
+        for _ in range(50):
+            self.request()
+        self.assert_right()
+
     def assert_right(self, maximum: int = MAX_SIZE) -> None:
         """What must be true after anything."""
         pool = self.pool

@@ -95,22 +95,7 @@ def test_while_a_server_is_down_callers_fail_fast_and_its_return_is_found_within
     request.getfixturevalue(shared)
     with kind() as server, Scene(server.url(driver)) as scene:
         load = Load(scene)
-        with scene.watching():
-            gevent.sleep(0.5)
-        scene.observer.close()
-        assert len(load.ended) > GREENLETS
-        assert load.errors() == []
-        down_at = time.monotonic()
-        server.kill()
-        gevent.sleep(2 * STEP)
-        server.start()
-        up_at = time.monotonic()
-        scene.observe_again()
-        with scene.watching():
-            assert load.wait_for_recovery(STEP + SLACK)
-            gevent.sleep(0.3)
-        load.stop()
-        assert scene.most <= MAX_SIZE
+        down_at, up_at = scene.survive_a_kill(server, load, 2 * STEP)
         assert_failed_fast(load, scene.connects, down_at, up_at)
         assert_recovered(load, scene.connects, up_at)
         scene.assert_right()
@@ -147,16 +132,7 @@ def test_all_connections_killed_by_the_server_cost_one_error_where_they_were_in_
         scene.fill()
         in_use = scene.lend(2)
         assert scene.kill_all() == MAX_SIZE
-        assert eventually(lambda: scene.pool.stats().idle == 0), "gone before anybody asks"
-        for _ in range(50):
-            scene.request()
-        for connection in in_use:
-            with pytest.raises(OperationalError):
-                scene.ask(connection)
-            connection.close()
-        for _ in range(50):
-            scene.request()
-        scene.assert_right()
+        scene.assert_only_used_ones_fail(in_use)
 
 
 def test_all_connections_killed_under_load_cost_at_most_one_error_each(url: str) -> None:
@@ -180,16 +156,7 @@ def test_connections_reset_by_the_network_cost_one_error_where_they_were_in_use_
         scene.fill()
         in_use = scene.lend(2)
         proxy.cut()
-        assert eventually(lambda: scene.pool.stats().idle == 0), "gone before anybody asks"
-        for _ in range(50):
-            scene.request()
-        for connection in in_use:
-            with pytest.raises(OperationalError):
-                scene.ask(connection)
-            connection.close()
-        for _ in range(50):
-            scene.request()
-        scene.assert_right()
+        scene.assert_only_used_ones_fail(in_use)
 
 
 ROOM = 3

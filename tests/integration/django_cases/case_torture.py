@@ -285,21 +285,7 @@ def test_while_a_server_is_down_requests_fail_fast_and_its_return_is_found(
         name = alias(NAME=server.database, PORT=str(server.port), POOL=settings)
         with DjangoScene(name, server.url(OF_DRIVER)) as scene:
             load = DjangoLoad(scene)
-            with scene.watching():
-                gevent.sleep(0.5)
-            scene.observer.close()
-            assert load.errors() == []
-            assert len(load.ended) > GREENLETS
-            server.kill()
-            gevent.sleep(1.0)
-            server.start()
-            up_at = time.monotonic()
-            scene.observe_again()
-            with scene.watching():
-                assert load.wait_for_recovery(STEP + SLACK)
-                gevent.sleep(0.3)
-            load.stop()
-            assert scene.most <= MAX_SIZE
+            _, up_at = scene.survive_a_kill(server, load, 1.0)
             kinds = {type(one.error) for one in load.errors()}
             assert kinds <= {OperationalError, InterfaceError}, "the database's own errors"
             assert max(one.ended - one.began for one in load.ended) < STEP + SLACK
@@ -315,16 +301,7 @@ def test_all_connections_killed_cost_one_error_where_they_were_in_use_and_none_i
         scene.fill()
         in_use = scene.lend(2)
         assert scene.kill_all() == MAX_SIZE
-        assert eventually(lambda: scene.pool.stats().idle == 0), "gone before anybody asks"
-        for _ in range(50):
-            scene.request()
-        for wrapper in in_use:
-            with pytest.raises((OperationalError, InterfaceError)):
-                scene.ask(wrapper)
-            wrapper.close()
-        for _ in range(50):
-            scene.request()
-        scene.assert_right()
+        scene.assert_only_used_ones_fail(in_use, (OperationalError, InterfaceError))
 
 
 def test_all_connections_killed_under_load_cost_at_most_one_error_each(
@@ -352,16 +329,7 @@ def test_connections_reset_by_the_network_cost_one_error_where_they_were_in_use_
             scene.fill()
             in_use = scene.lend(2)
             proxy.cut()
-            assert eventually(lambda: scene.pool.stats().idle == 0), "gone before anybody asks"
-            for _ in range(50):
-                scene.request()
-            for wrapper in in_use:
-                with pytest.raises((OperationalError, InterfaceError)):
-                    scene.ask(wrapper)
-                wrapper.close()
-            for _ in range(50):
-                scene.request()
-            scene.assert_right()
+            scene.assert_only_used_ones_fail(in_use, (OperationalError, InterfaceError))
             scene.pool.disconnect()
             assert eventually(lambda: proxy.figures().live == 0)
 
