@@ -242,13 +242,15 @@ class ResourcePool:
         self._closed(entry)
 
     @threads.in_owners_thread
-    def expire_all(self) -> None:
-        """Has everything that is open by now, or being opened, replaced before its next use.
+    def expire_all(self, is_opening_too: bool = False) -> None:
+        """Has everything that is open by now replaced before its next use. Never switches.
 
-        Never switches.
+        Args:
+            is_opening_too: also what is being opened, after it has served whom it is for.
         """
         self.renewal.due_when_returned.clear()
-        for entry in (*self.entries, *self.opener.in_flight.values()):
+        opening = self.opener.in_flight.values() if is_opening_too else ()
+        for entry in (*self.entries, *opening):
             entry.expires_at = entry.sure_until = -math.inf
 
     @threads.in_owners_thread

@@ -183,7 +183,7 @@ class AliasPool(ConnectionPool):
 
     def disconnect(self) -> None:
         """Closes what is idle, now, and what is in use when it comes back. May switch greenlets."""
-        self.core.expire_all()
+        self.core.expire_all(True)
         self.core.dispose()
 
 

@@ -335,15 +335,17 @@ def test_a_return_that_brings_the_pool_to_no_less_than_its_cap_is_kept(driver, c
 
 def test_an_open_that_ends_above_a_lowered_cap_is_closed(driver, clock) -> None:
     driver.connect_time = 1
-    pool = ConnectionPool(driver.connect, clock=clock, max_size=4, min_idle=4)
-    pool.warm_up()
-    clock.advance(1.5)  # the first is there, others are on their way
-    opening = pool.stats().opening
-    pool.configure(min_idle=1, max_size=1)
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=4, reclaim_after=None)
+    callers = [gevent.spawn(pool.connection) for _ in range(4)]
+    clock.advance(1.5)
+    gevent.killall(callers[1:])
+    assert sizes(pool) == (0, 1, 2)
+    pool.resize(1)
     clock.advance(5)
-    assert opening == 2
-    assert len(driver.open_connections) == 1
-    assert pool.stats().closed.keys() == {"resized"}
+    assert sizes(pool) == (0, 1, 0)
+    assert driver.open_connections == driver.connections[:1]
+    assert pool.stats().closed == {"resized": 2}
+    callers[0].value.close()
 
 
 def test_a_new_lifetime_counts_for_what_is_open(driver, clock) -> None:
@@ -390,12 +392,12 @@ def test_what_was_told_to_be_replaced_is_so_whatever_its_lifetime(driver, clock)
     assert not driver.connections[0].is_open
 
 
-def test_what_is_being_opened_is_older_than_the_moment_at_which_all_expires(driver, clock) -> None:
+def test_what_is_being_opened_can_be_told_to_expire_as_well(driver, clock) -> None:
     driver.connect_time = 1
     pool = ConnectionPool(driver.connect, clock=clock, max_size=1, reclaim_after=None)
     caller = gevent.spawn(pool.connection)
     settle()
-    pool.core.expire_all()
+    pool.core.expire_all(True)
     clock.advance(2)
     caller.get(block=False).close()
     settle()
