@@ -17,7 +17,7 @@ SQLALCHEMY = {
         "patches the private _ConnectionRecord.checkout, which GeventPool does not call"
     ),
     "QueuePoolTest::test_dispose_closes_pooled": (
-        "what comes back to a disposed QueuePool stays there, for want of a flag, as the test says itself; "
+        "what comes back to a disposed QueuePool stays there, for want of a flag, as the test says; "
         "GeventPool closes it, so that an engine's old pool keeps nothing"
     ),
     "QueuePoolTest::test_timeout": (
