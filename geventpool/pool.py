@@ -26,6 +26,7 @@ from . import drivers
 from .config import SIZING, PoolConfig, change, make_config
 from .core.entry import IN_USE, Entry
 from .core.handlers import Limits
+from .core.listener import dismiss
 from .core.pool import ResourcePool
 from .core.stats import PoolStats
 from .core.waiter import Clock
@@ -338,10 +339,12 @@ class ConnectionPool(Door):
         """
         entry = self.core.acquire(self.config.timeout if timeout is _UNSAID else timeout)
         pooled = PooledConnection(self, entry)
-        listener: Any = self.core.listener
+        listener = self.core.listener
         if listener is not None:
             try:
                 pooled.connection = listener.handed_out(entry)
+            except Exception:
+                dismiss(self.core)
             except BaseException:  # killed while that was being logged
                 pooled.close()
                 raise

@@ -47,6 +47,16 @@ class Cleaner:
         if due < math.inf:
             self._ring_at(due)
 
+    def returned(self) -> None:
+        """Something has become idle: this, and those who drain, may have to know. Never switches."""
+        if not self.is_timed:
+            self.sweep()
+        elif not self.is_armed:
+            self.arm()
+        elif not self._pool.ledger.in_use:
+            self.quieten()
+        self._pool.draining.notify()
+
     def quieten(self) -> None:
         """Nothing is in use any more: what was due after some traffic may now be due earlier.
 

@@ -17,6 +17,7 @@ from gevent import getcurrent
 from ..errors import PoolClosed, PoolOverloaded, PoolTimeout, without_passwords
 from . import holders
 from .entry import CLOSED, Entry
+from .listener import dismiss
 from .patience import Patience
 from .waiter import Timer, Waiter
 
@@ -94,6 +95,12 @@ class Line:
             raise waiter.error
         raise self.timed_out(pool.clock.now(), now, waiter.blocked_before)
 
+    def serve(self, waiter: Waiter, entry: Entry, now: float) -> None:
+        """Gives one who is in line no more an entry. Never switches."""
+        self._pool.opener.unwant(waiter)
+        entry.taken_at = now
+        waiter.serve(entry)
+
     def leave(self, waiter: Waiter) -> None:
         """A caller stops waiting without its entry: what it was served goes to the next."""
         pool = self._pool
@@ -124,7 +131,10 @@ class Line:
         pool = self._pool
         pool.counters.timeout_reasons[why] += 1
         if pool.listener is not None:
-            pool.listener.refused(why)
+            try:
+                pool.listener.refused(why)
+            except Exception:
+                dismiss(pool)
 
     def choose_next(self, now: float) -> None:
         """Sees to it that the one to be served next is the first in line. Never switches."""
@@ -204,7 +214,10 @@ class Line:
                 why = "connecting"  # for it
         pool.counters.waited(now - waiter.parked_at, why)
         if pool.listener is not None:
-            pool.listener.waited(now - waiter.parked_at, why)
+            try:
+                pool.listener.waited(now - waiter.parked_at, why)
+            except Exception:
+                dismiss(pool)
         if not pool.ledger.waiting:
             self._stop_tick()
         if pool.draining.waiters:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import logging
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import gevent
 
 from .entry import Entry
 
 if TYPE_CHECKING:
     from .pool import ResourcePool
 
+log = logging.getLogger("geventpool")
 
-class Listener(Protocol):
+
+class Listener:
     """Told of everything that happens to a pool's entries, in the thread that owns the pool.
 
-    Called in the midst of the pool's own steps, so no method may switch greenlets, take long or raise:
-    what logs or writes does so in a greenlet of its own.
+    To be subclassed: each method here does nothing, or hands on what it is given. Give one to a pool by
+    `pool.core.listener = …`. Its methods are called in the midst of the pool's own steps, so none may
+    switch greenlets, if it does not say so, or take long: what logs or writes does so in a greenlet of
+    its own. One that raises an `Exception` is logged, and from then on is told nothing more.
     """
 
     def lent(self, entry: Entry, seconds: float) -> None:
@@ -38,6 +47,31 @@ class Listener(Protocol):
     def closed(self, entry: Entry, cause: str) -> None:
         """An entry is taken out of circulation; `cause` as in `PoolStats.closed`."""
 
+    def handed_out(self, entry: Entry) -> Any:
+        """What a user of `ConnectionPool.connection` gets, in the caller's thread. May switch greenlets.
+
+        After `lent`, and only there: SQLAlchemy and Django have the driver's own connection.
+
+        Returns:
+            The driver's connection, or something that behaves like it.
+        """
+        return entry.resource
+
+    def cursor_made(self, record: Any, cursor: Any) -> Any:
+        """What a user of SQLAlchemy's or of Django's connection gets, in the user's thread.
+
+        Args:
+            record: has the `entry` and the `dbapi_connection`; `None`: it is not the pool's any more.
+            cursor: the driver's.
+
+        Returns:
+            The driver's cursor, or something that behaves like it.
+        """
+        return cursor
+
+    def transaction_ending(self, entry: Entry | None) -> None:
+        """A commit or a rollback is about to be sent through SQLAlchemy or Django."""
+
 
 class Recorder(Protocol):
     """Told of every return, in its midst: never switches, never raises, and is quick.
@@ -50,3 +84,14 @@ class Recorder(Protocol):
 
         `entry.taken_at` and `entry.waited` are still those of this holder.
         """
+
+
+def dismiss(pool: ResourcePool) -> None:
+    """The listener has raised, which is handled now: the pool goes on without it. Never switches."""
+    listener, pool.listener = pool.listener, None
+    message = "%r: its listener %r has raised an error, and is told nothing more"
+    tell = partial(log.error, message, pool, listener, exc_info=sys.exc_info()[1])
+    if pool.is_here:
+        gevent.spawn_raw(tell)
+    else:  # a user's thread, which may have no hub that runs
+        pool.mailbox.post(gevent.spawn_raw, tell)

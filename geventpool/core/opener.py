@@ -25,6 +25,7 @@ import contextlib
 import contextvars
 import copy
 import logging
+import math
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ import gevent
 from ..errors import ConnectTimeout
 from . import registry
 from .entry import Entry
+from .listener import dismiss
 from .waiter import Timer, Waiter
 
 if TYPE_CHECKING:
@@ -55,16 +57,17 @@ class Opener:
     Attributes:
         connect_time: decayed mean of what one open takes, in seconds; 0 until the first.
         ramp: most opens in flight for callers that have only just come.
-        ahead: keep this many resources open even if nobody asks (`warm_up`).
+        is_warm: `min_idle` resources are kept open even if nobody asks (`warm_up`).
         last_error: why the last open failed; `None` once one has succeeded.
         is_full: it failed because the other side has no room.
+        in_flight: greenlets that open, and what for.
     """
 
     def __init__(self, pool: ResourcePool) -> None:
         self._pool = pool
         self.connect_time = 0.0
         self.ramp = 1
-        self.ahead = 0
+        self.is_warm = False
         self.last_error: BaseException | None = None
         self.is_full = False
         self._wanted = 0  # waiters for whom the policy would not wait for a return
@@ -77,7 +80,7 @@ class Opener:
         self._timer: Timer | None = None
         self._rings_at = 0.0
         self._has_ref = False
-        self._greenlets: set[Any] = set()
+        self.in_flight: dict[Any, Entry] = {}
 
     @property
     def is_failing(self) -> bool:
@@ -140,12 +143,11 @@ class Opener:
         if pool.is_closed:
             return
         while True:
-            missing = min(self.ahead, ledger.max_size) - ledger.size
-            wanted = max(
-                self._wanted + self._overdue + extra,
-                ledger.opening + missing,
-                len(pool.renewal.ageing),
-            )
+            wanted: float = self._wanted + self._overdue + extra
+            if not pool.is_dormant:
+                ahead = min(pool.min_idle, ledger.max_size) if self.is_warm else 0
+                missing = ahead - ledger.size
+                wanted = max(wanted, ledger.opening + missing, len(pool.renewal.ageing))
             allowed = self.ramp
             if self._successes >= _PROOF:
                 allowed = max(allowed, self._overdue)
@@ -161,7 +163,7 @@ class Opener:
             # that is killed before it starts does not even clean up. In the caller's context, as
             # `gevent.spawn` would have it.
             opening = gevent.spawn_raw(contextvars.copy_context().run, self._open, entry)
-            self._greenlets.add(opening)
+            self.in_flight[opening] = entry
             self._began_at = now
 
     def doubt(self) -> None:
@@ -171,13 +173,13 @@ class Opener:
 
     def stop(self) -> None:
         """Starts nothing more of itself: the pool is closed."""
-        self.ahead = 0
+        self.is_warm = False
         self._stop_timer()
 
     def abort(self) -> None:
         """Ends the opens in flight: the process has forked, and their sockets are the parent's."""
         self.stop()
-        for greenlet in self._greenlets:
+        for greenlet in self.in_flight:
             gevent.get_hub().loop.run_callback(greenlet.throw, gevent.GreenletExit)
 
     def _open(self, entry: Entry) -> None:
@@ -201,10 +203,13 @@ class Opener:
             self._succeeded(now - started)
             entry.resource = resource
             if pool.listener is not None:
-                pool.listener.opened(entry, now - started)
+                try:
+                    pool.listener.opened(entry, now - started)
+                except Exception:
+                    dismiss(pool)
             pool.add_opened(entry, now)
         finally:
-            self._greenlets.discard(gevent.getcurrent())
+            self.in_flight.pop(gevent.getcurrent(), None)
         if pool.opener is not self:
             return
         if not (ledger.opening or ledger.waiting):
@@ -288,16 +293,22 @@ class Opener:
 
         To be called when a place has become free. Never switches.
         """
+        rings_at = math.inf
         for waiter in self._pool.ledger.waiting:
             if waiter.is_overdue:
                 continue
-            left = max(waiter.parked_at + self.connect_time, waiter.holds_until) - now
-            if left > 1e-6:
-                self._ring_by(now + left)
-                break
+            at = waiter.parked_at + self.connect_time
+            if at >= rings_at:
+                break  # so it is for all behind, who have come later
+            at = max(at, waiter.holds_until)
+            if at - now > 1e-6:
+                rings_at = min(rings_at, at)
+                continue
             self.unwant(waiter)
             waiter.is_overdue = True
             self._overdue += 1
+        if rings_at < math.inf:
+            self._ring_by(rings_at)
         self.open_wanted(now)
 
     def _ring_by(self, at: float) -> None:

@@ -19,7 +19,7 @@ from gevent._hub_local import get_hub_if_exists
 
 from ..errors import PoolClosed
 from ..sizing import SizingPolicy
-from . import registry, threads
+from . import registry, shrinking, threads
 from .cleaner import SOON, Cleaner
 from .closing import close_in_time
 from .drain import Drain
@@ -28,14 +28,14 @@ from .handlers import Handlers, Limits
 from .holders import Holders, disown
 from .ledger import Ledger
 from .line import Line
-from .listener import Listener, Recorder
+from .listener import Listener, Recorder, dismiss
 from .liveness import Liveness
 from .opener import Opener
 from .renewal import Renewal
 from .soundness import is_sound
 from .stacks import capture
 from .stats import Counters, PoolStats, snapshot
-from .waiter import Clock, HubClock, Waiter
+from .waiter import Clock, HubClock
 
 log = logging.getLogger("geventpool")
 
@@ -88,8 +88,8 @@ class ResourcePool:
         self.ledger: Ledger = Ledger(self.limits.max_size, lifo=self.limits.lifo)
         self.counters = Counters()
         self.is_closed = False
-        self.is_dormant = False  # disposed of, until somebody asks again
-        self.is_oversize = False  # the cap was lowered below what is in use
+        self.is_dormant = False  # disposed of, until somebody asks again: nothing is idle
+        self.is_shrinking = False  # closed, dormant, or above a lowered cap
         self.entries: set[Entry] = set()  # open ones, in whatever state
         self.draining = Drain(self.ledger, self.clock)
         self.line: Line = Line(self)
@@ -99,12 +99,13 @@ class ResourcePool:
         self.cleaner: Cleaner = Cleaner(self, self._cleaner_is_timed)
         self.liveness: Liveness = Liveness(self)
 
-    def acquire(self, timeout: float | None) -> Entry:
+    def acquire(self, timeout: float | None, is_new: bool = True) -> Entry:
         """Lends an entry. Never switches when one is idle and sure, or with `timeout=0`.
 
         Args:
             timeout: seconds until the caller gives up, waiting, connecting and checking together;
                 0: take what is there or fail; `None`: wait for ever.
+            is_new: False: the caller asks again, which wakes no pool that was disposed of.
 
         Raises:
             PoolTimeout: nothing came in time.
@@ -114,13 +115,15 @@ class ResourcePool:
             Exception: what `open` raised for this caller.
         """
         if (self.hub is None or get_hub_if_exists() is not self.hub) and not threads.owns(self):
-            return threads.acquire(self, timeout)
+            return threads.acquire(self, timeout, is_new)
         now = self.clock.now()
         if not self._cleaner_is_timed:
             self.cleaner.sweep()
         ledger = self.ledger
         entry = ledger.take()
         if entry is None:
+            if is_new and self.is_dormant:
+                shrinking.wake(self)
             self.policy.requested(now)
             entry = self.line.wait(math.inf if timeout is None else now + timeout, now)
         else:  # as in `_take`, for one frame less
@@ -137,7 +140,10 @@ class ResourcePool:
         if self.holders.records_stacks:
             entry.stack = capture(1)
         if self.listener is not None:
-            self.listener.lent(entry, self.clock.now() - now)
+            try:
+                self.listener.lent(entry, self.clock.now() - now)
+            except Exception:
+                dismiss(self)
         return entry
 
     def release(self, entry: Entry, is_clean: bool = False) -> None:
@@ -167,12 +173,11 @@ class ResourcePool:
         if not is_clean and not (self.reset(entry) and entry.state is IN_USE):
             return
         now, ledger = self.clock.now(), self.ledger
-        if (
-            now >= entry.expires_at or self.is_oversize or self.is_closed
-        ) and not self.renewal.keeps(entry, now):
-            self.discard(entry, "closed" if self.is_closed else "expired")
-            self.is_oversize = ledger.size - ledger.closing > ledger.max_size
-            return
+        if now >= entry.expires_at or self.is_shrinking:
+            why_not = shrinking.why_not_kept(self)
+            if why_not or (now >= entry.expires_at and not self.renewal.keeps(entry, now)):
+                self.discard(entry, why_not or "expired")
+                return
         owner = entry.owner  # as in `disown`
         if owner is not None:
             entry.owner = entry.stack = None
@@ -181,14 +186,17 @@ class ResourcePool:
         held = now - entry.taken_at
         self.counters.hold_seconds += held
         if self.listener is not None:
-            self.listener.returned(entry, held)
+            try:
+                self.listener.returned(entry, held)
+            except Exception:
+                dismiss(self)
         if self.recorder is not None:
             self.recorder.record(self, entry, held)
         if ledger.waiting:
             self.line.patience.held(held)
             self.line.choose_next(now)
         if ledger.waiting:
-            self._serve(ledger.put(entry), entry, now)
+            self.line.serve(ledger.put(entry), entry, now)
             return
         entry.state = IDLE  # as in `Ledger.put`
         ledger.in_use = in_use = ledger.in_use - 1
@@ -199,7 +207,7 @@ class ResourcePool:
             len(ledger.idle) + in_use > self.min_idle
             and (not self.cleaner.is_armed or (not in_use and self.cleaner.rings_at > now + SOON))
         ):
-            self._tidy()
+            self.cleaner.returned()
 
     def abandon(self, entry: Entry, give_back: Callable[[Entry], object] | None = None) -> None:
         """Releases an entry whose holder has dropped it. Never switches: for finalizers.
@@ -234,10 +242,15 @@ class ResourcePool:
         self._closed(entry)
 
     @threads.in_owners_thread
-    def expire_all(self) -> None:
-        """Has everything that is open by now replaced before its next use. Never switches."""
+    def expire_all(self, is_opening_too: bool = False) -> None:
+        """Has everything that is open by now replaced before its next use. Never switches.
+
+        Args:
+            is_opening_too: also what is being opened, after it has served whom it is for.
+        """
         self.renewal.due_when_returned.clear()
-        for entry in self.entries:
+        opening = self.opener.in_flight.values() if is_opening_too else ()
+        for entry in (*self.entries, *opening):
             entry.expires_at = entry.sure_until = -math.inf
 
     @threads.in_owners_thread
@@ -246,25 +259,27 @@ class ResourcePool:
 
         Never switches.
         """
+        is_lifetime_new = limits.lifetime != self.limits.lifetime
         self.limits = limits
         self.min_idle = limits.min_idle
         self.liveness.configure(limits)
         if policy is not None:
             self.policy = policy
-        if self.opener.ahead:
-            self.opener.ahead = limits.min_idle
+        if is_lifetime_new:
+            self.renewal.begin_again()
         ledger = self.ledger
         ledger.lifo, ledger.max_size = limits.lifo, limits.max_size
-        while ledger.idle and ledger.size - ledger.closing > ledger.max_size:
+        while ledger.idle and shrinking.is_oversize(self):
             self.discard(ledger.idle[0], "resized")
-        self.is_oversize = ledger.size - ledger.closing > ledger.max_size
+        shrinking.note(self)
         self.opener.look(self.clock.now())
         self.cleaner.arm()
 
     @threads.in_owners_thread
     def warm_up(self) -> None:
         """Opens up to `min_idle` resources in the background and keeps that many. Never switches."""
-        self.opener.ahead = self.min_idle
+        self.opener.is_warm = True
+        shrinking.wake(self)
         self.opener.open_wanted(self.clock.now())
 
     @threads.in_owners_thread
@@ -275,30 +290,26 @@ class ResourcePool:
             retired.append(self.ledger.idle[0])
             self._retire(retired[-1], cause)
         try:
-            while retired:
+            while retired and getcurrent() is not self.hub:
                 self._close_retired(retired.pop())
         finally:
-            for entry in retired:  # the caller was killed: others go on
+            for (
+                entry
+            ) in retired:  # the caller was killed, or is a finalizer in the hub: others do it
                 self.in_background(self._close_retired, entry)
 
     @threads.in_owners_thread
     def dispose(self) -> None:
-        """Closes what is idle, and keeps nothing, until somebody asks again. May switch greenlets."""
-        self.opener.ahead = 0
-        self.min_idle = 0
-        self.is_dormant = True
-        self.close_idle("disposed")
-        self.opener.look(self.clock.now())
+        """Closes what is idle, and keeps nothing, until somebody asks again. May switch greenlets.
 
-    def wake(self) -> None:
-        """Somebody asks again: as it was before `dispose`. Never switches."""
-        self.is_dormant = False
-        self.min_idle = self.limits.min_idle
+        What is in use is lent to those in line, as long as there are any, and then closed.
+        """
+        shrinking.dispose(self)
 
     @threads.in_owners_thread
     def close(self) -> None:
         """Closes what is idle, refuses who waits; what is in use is closed when released."""
-        self.is_closed = True
+        self.is_closed = self.is_shrinking = True
         self.opener.stop()
         self.line.refuse_all(PoolClosed(f"{self!r} was closed"))
         self.close_idle("closed")
@@ -340,11 +351,12 @@ class ResourcePool:
         waiter = self.ledger.opened(entry)
         if waiter is not None:
             self.policy.rose(now, self.ledger.in_use)
-            self._serve(waiter, entry, now)
-        elif self.is_closed:
-            self.discard(entry, "closed")
-            return
+            self.line.serve(waiter, entry, now)
         else:
+            why_not = shrinking.why_not_kept(self)
+            if why_not:
+                self.discard(entry, why_not)
+                return
             self.liveness.rest(entry, now)
         self.cleaner.arm()  # there is one more, so the longest idle may be due earlier
 
@@ -362,15 +374,19 @@ class ResourcePool:
         if was_in_use:
             now = self.clock.now()
             disown(entry)
-            self.counters.hold_seconds += now - entry.taken_at
-            if self.listener is not None:
-                self.listener.returned(entry, now - entry.taken_at)
+            held = now - entry.taken_at
+            self.counters.hold_seconds += held
             if self.recorder is not None:
-                self.recorder.record(self, entry, now - entry.taken_at)
+                self.recorder.record(self, entry, held)
             self.policy.fell(now, self.ledger.in_use)
             self.draining.notify()
         if self.listener is not None:
-            self.listener.closed(entry, cause)
+            try:
+                if was_in_use:
+                    self.listener.returned(entry, held)
+                self.listener.closed(entry, cause)
+            except Exception:
+                dismiss(self)
 
     def _close_retired(self, entry: Entry) -> None:
         """Closes a retired entry's resource and frees its place, whatever happens. May switch.
@@ -453,21 +469,6 @@ class ResourcePool:
         if not is_fit and entry.state is IN_USE:
             self.discard(entry, "abandoned")
         return is_fit
-
-    def _tidy(self) -> None:
-        """Something has been released: the cleaner and those who drain may have to know."""
-        if not self.cleaner.is_timed:
-            self.cleaner.sweep()
-        elif not self.cleaner.is_armed:
-            self.cleaner.arm()
-        elif not self.ledger.in_use:
-            self.cleaner.quieten()
-        self.draining.notify()
-
-    def _serve(self, waiter: Waiter, entry: Entry, now: float) -> None:
-        self.opener.unwant(waiter)
-        entry.taken_at = now
-        waiter.serve(entry)
 
     def _closed(self, entry: Entry) -> None:
         self.entries.discard(entry)

@@ -47,11 +47,9 @@ class Renewal:
 
     def add(self, entry: Entry) -> None:
         """A new entry: sets the timer of its age, and closes the one that it replaces."""
-        pool = self._pool
-        lifetime = pool.limits.lifetime
-        entry.expires_at = entry.opened_at + lifetime
-        if _SHORTEST <= lifetime < math.inf:
-            self._set_timer(entry, lifetime * random.uniform(_EARLIEST, _LATEST))
+        lifetime = self._pool.limits.lifetime
+        entry.expires_at = min(entry.expires_at, entry.opened_at + lifetime)
+        self._await_age(entry, entry.opened_at)
         if self.ageing:
             old = self.ageing.pop(0)
             self._timers.pop(old).stop()
@@ -63,10 +61,7 @@ class Renewal:
             return False
         self.due_when_returned.discard(entry)
         entry.expires_at = entry.opened_at + self._pool.limits.lifetime
-        pool = self._pool
-        if now >= entry.expires_at or pool.is_oversize or pool.is_closed:
-            return False
-        return self._replace(entry, now)
+        return now < entry.expires_at and self._replace(entry, now)
 
     def forget(self, entry: Entry) -> None:
         """An entry is closed, for whatever reason."""
@@ -77,10 +72,29 @@ class Renewal:
         if entry in self.ageing:
             self.ageing.remove(entry)
 
+    def begin_again(self) -> None:
+        """The lifetime has been changed: it counts for what is open, too. Never switches."""
+        pool = self._pool
+        now = pool.clock.now()
+        for entry in pool.entries:
+            if entry.state in (IDLE, IN_USE):
+                is_only_due = entry in self.due_when_returned
+                self.forget(entry)
+                if is_only_due or entry.expires_at > -math.inf:  # else it was told to be replaced
+                    entry.expires_at = entry.opened_at + pool.limits.lifetime
+                    entry.sure_until = min(entry.sure_until, entry.expires_at)
+                    self._await_age(entry, now)
+
     def stop(self) -> None:
         """The process has forked: the entries are the parent's."""
         for timer in self._timers.values():
             timer.stop()
+
+    def _await_age(self, entry: Entry, now: float) -> None:
+        lifetime = self._pool.limits.lifetime
+        if _SHORTEST <= lifetime < math.inf:
+            due = entry.opened_at + lifetime * random.uniform(_EARLIEST, _LATEST)
+            self._set_timer(entry, due - now)
 
     def _set_timer(self, entry: Entry, seconds: float) -> None:
         # With weak references, as a pool that nobody refers to any more is not to go on.

@@ -74,20 +74,25 @@ def bare(handlers: Any) -> Any:
 
 
 def in_owners_thread(method: M) -> M:
-    """A method of a pool that is handed to the hub that owns it, if another thread calls it."""
+    """A method of a pool that is handed to the hub that owns it, if another thread calls it.
+
+    A finalizer in the hub of another thread, where nothing can be waited for, only posts it.
+    """
 
     @functools.wraps(method)
     def called(pool: ResourcePool, *arguments: Any) -> Any:
         if pool.is_here or owns(pool):
             return method(pool, *arguments)
+        if getcurrent() is get_hub_if_exists():
+            return pool.mailbox.post(gevent.spawn_raw, method, pool, *arguments)
         return call(pool, partial(method, pool, *arguments), None, lambda _: None)
 
     return cast(M, called)
 
 
-def acquire(pool: ResourcePool, timeout: float | None) -> Entry:
+def acquire(pool: ResourcePool, timeout: float | None, is_new: bool) -> Entry:
     """`acquire` for a thread that does not own the pool. May switch greenlets, or block the thread."""
-    ask: Callable[[], Entry] = partial(pool.acquire, timeout)
+    ask: Callable[[], Entry] = partial(pool.acquire, timeout, is_new)
     entry: Entry = call(pool, ask, timeout, partial(pool.release, is_clean=True))
     try:
         pool.handlers.move(entry.resource)

@@ -12,6 +12,7 @@ from gevent import getcurrent
 from geventpool import drivers
 from geventpool.core.entry import IN_USE, Entry
 from geventpool.core.holders import disown
+from geventpool.core.listener import Listener, dismiss
 from geventpool.drivers import State
 from geventpool.errors import ConfigError, PoolClosed, PoolTimeout
 from geventpool.plans import Prepared
@@ -76,9 +77,13 @@ class Loan(PooledConnection):
         return self.connection
 
     @property
-    def listener(self) -> Any:
+    def listener(self) -> Listener | None:
         """Who observes the pool; `None`: nobody."""
         return self._pool.core.listener
+
+    def dismiss_listener(self) -> None:
+        """It has raised. Never switches."""
+        dismiss(self._pool.core)
 
     @property
     def is_ours(self) -> bool:
@@ -138,12 +143,16 @@ class AliasPool(ConnectionPool):
         self.database = database
         self.pings = settings.pings
         self.is_dynamic = settings.is_dynamic
+        self._read = settings.said  # what `configure` and `resize` say beside them stays
         self.server: dict[str, Any] = {}
         self._sessions: WeakKeyDictionary[Entry, Session] = WeakKeyDictionary()
         super().__init__(opener.open_connection, name=alias, **settings.said)
 
-    def lend(self) -> Loan:
+    def lend(self, is_new: bool = True) -> Loan:
         """Lends a connection. Never switches greenlets when one is idle.
+
+        Args:
+            is_new: False: in place of one that was of no use.
 
         Raises:
             DjangoPoolTimeout: none came in time.
@@ -151,7 +160,7 @@ class AliasPool(ConnectionPool):
             Exception: what the driver raised when it could not connect.
         """
         try:
-            entry = self.core.acquire(self.config.timeout)
+            entry = self.core.acquire(self.config.timeout, is_new)
         except (PoolTimeout, PoolClosed) as error:
             raise as_djangos(error) from None
         session = self._sessions.get(entry)
@@ -163,23 +172,19 @@ class AliasPool(ConnectionPool):
         """Reads settings that are functions anew. Never switches."""
         settings = pool_settings.read(self.alias, settings_dict)
         self.pings = settings.pings
-        if settings.said != self._said:
+        if settings.said != self._read:
             changed = {
                 name: value
                 for name, value in settings.said.items()
-                if name not in self._said or self._said[name] != value
+                if name not in self._read or self._read[name] != value
             }
             self.configure(**changed)
+            self._read = settings.said
 
     def disconnect(self) -> None:
         """Closes what is idle, now, and what is in use when it comes back. May switch greenlets."""
-        self.core.expire_all()
+        self.core.expire_all(True)
         self.core.dispose()
-
-    def _open(self) -> Any:
-        if self.core.is_dormant:
-            self.core.wake()
-        return super()._open()
 
 
 def pool_of(wrapper: Any) -> AliasPool:

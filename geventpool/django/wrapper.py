@@ -88,7 +88,7 @@ class PooledWrapper(_Base):
                 break
             self._forget()
             loan.invalidate()
-            loan = self._borrow(pool)
+            loan = self._borrow(pool, is_new=False)
         # Django's own sets it when it opens one.
         self.isolation_level = pool.opener.isolation_level
         return loan.connection
@@ -144,7 +144,13 @@ class PooledWrapper(_Base):
         else:
             cursor = super().create_cursor(name)
         listener = loan.listener
-        return cursor if listener is None else listener.cursor_made(loan, cursor)
+        if listener is None:
+            return cursor
+        try:
+            return listener.cursor_made(loan, cursor)
+        except Exception:
+            loan.dismiss_listener()
+            return cursor
 
     def make_cursor(self, cursor: Any) -> Any:
         """As ever, but of no use when the connection was given back."""
@@ -171,7 +177,10 @@ class PooledWrapper(_Base):
         """A transaction is about to end; not every driver tells afterwards that it has."""
         loan = self._loan
         if loan is not None and loan.listener is not None:
-            loan.listener.transaction_ending(loan.entry)
+            try:
+                loan.listener.transaction_ending(loan.entry)
+            except Exception:
+                loan.dismiss_listener()
 
     def _commit(self) -> Any:
         self._tell_of_end()
@@ -208,8 +217,8 @@ class PooledWrapper(_Base):
         if loan is not None:
             loan.invalidate()
 
-    def _borrow(self, pool: AliasPool) -> Loan:
-        self._loan = loan = pool.lend()
+    def _borrow(self, pool: AliasPool, is_new: bool = True) -> Loan:
+        self._loan = loan = pool.lend(is_new)
         self.is_new = loan.is_new
         owner = getcurrent()
         if isinstance(owner, Greenlet):

@@ -15,6 +15,7 @@ import gevent
 
 from ..core import registry, stacks
 from ..core.entry import IN_USE, Entry
+from ..core.listener import Listener
 from ..core.pool import ResourcePool
 from ..drivers import driver_for
 from . import dbapi
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _LOOK_EVERY = 8  # a walk up the stack is what a query's statistics cost most
 
 
-class FiguresListener:
+class FiguresListener(Listener):
     """Feeds the histograms, and tells the log when connections come and go.
 
     Attributes:
@@ -49,12 +50,6 @@ class FiguresListener:
             self.figures.acquire.add(seconds)
         except Exception:
             self.observer.failed()
-
-    def waited(self, seconds: float, why: str) -> None:
-        """The pool counts it."""
-
-    def refused(self, why: str) -> None:
-        """The pool counts it, and who is refused gets an error that says all."""
 
     def returned(self, entry: Entry, held: float) -> None:
         """A histogram more."""
@@ -85,13 +80,6 @@ class FiguresListener:
         if self.log.isEnabledFor(logging.DEBUG):
             self.log.debug("%r: connection %s checked out", self.core, self.number(entry))
         return entry.resource
-
-    def cursor_made(self, record: Any, cursor: Any) -> Any:
-        """What a user of SQLAlchemy's DBAPI connection gets instead of the driver's cursor."""
-        return cursor
-
-    def transaction_ending(self, entry: Entry | None) -> None:
-        """A user of SQLAlchemy commits or rolls back."""
 
     def stop(self) -> None:
         """Nothing runs."""

@@ -217,7 +217,7 @@ class GeventPool(Door, Pool):
             pre_ping=False,
             _dispatch=_dispatch,
         )
-        self._is_warm = False
+        self._is_disposed = False
         self._spares: list[Record] = []  # records without a connection, kept for the next one
         if dialect is not None and getattr(dialect, "dbapi", None) is not None:
             drivers.tune(getattr(dialect.dbapi, "__name__", ""))
@@ -271,15 +271,11 @@ class GeventPool(Door, Pool):
             dialect=self._dialect,
             _dispatch=self.dispatch,
         )
-        if self._is_warm:  # as before, once somebody uses it: recreating connects to nothing
-            new._is_warm = True
-            new.core.opener.ahead = new.config.min_idle
+        # As before, once somebody uses it: recreating connects to nothing.
+        new.core.opener.is_warm = self.core.opener.is_warm
+        if self._is_disposed:  # again, because somebody may have asked while that was logged
+            self.core.dispose()
         return new
-
-    def warm_up(self) -> None:
-        """Opens `min_idle` connections in the background, and keeps that many from then on."""
-        self._is_warm = True
-        super().warm_up()
 
     def configure(self, **settings: Any) -> None:
         """Changes settings while the pool runs. Never switches greenlets.
@@ -292,9 +288,11 @@ class GeventPool(Door, Pool):
         self._reset_on_return = _STYLES[_sqlalchemys(self.config)]
 
     def dispose(self) -> None:
-        """Closes what is idle. What is in use comes back and is closed by the cleaner, if nobody
-        asks for it before. May switch greenlets.
+        """Closes what is idle, and what is in use when it comes back. May switch greenlets.
+
+        Those in line are served before. Whoever asks the pool itself again finds it as it was.
         """
+        self._is_disposed = True
         self._spares.clear()
         self.core.dispose()
         self.logger.info("Pool disposed. %s", self.status())
@@ -341,7 +339,7 @@ class GeventPool(Door, Pool):
             and len(ledger.waiting) < ledger.opening + room
         ):
             try:
-                return self.core.acquire(_LONGEST_CONNECT)
+                return self.core.acquire(_LONGEST_CONNECT, False)
             except PoolTimeout as later:
                 error = later
         if isinstance(error, exc.TimeoutError):
@@ -362,7 +360,7 @@ class GeventPool(Door, Pool):
                 return record
             self.core.discard(cast(Entry, record.entry), "expired")
             try:
-                entry = self.core.acquire(self.config.timeout)
+                entry = self.core.acquire(self.config.timeout, False)
             except PoolTimeout as error:
                 entry = self._connect_late(error)
             record = entry.resource
@@ -423,8 +421,6 @@ class GeventPool(Door, Pool):
         return invoke_and_adopt
 
     def _open_record(self) -> Record:
-        if self.core.is_dormant:
-            self.core.wake()
         if self._spares:
             record = self._spares.pop()
             try:

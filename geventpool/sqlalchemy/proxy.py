@@ -12,6 +12,7 @@ from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from .. import drivers
 from ..core.entry import IN_USE, Entry
+from ..core.listener import dismiss
 from ..drivers.base import Driver, Ghost, State
 
 if TYPE_CHECKING:
@@ -94,8 +95,14 @@ class Fairy(_ConnectionFairy):
                 self._pool.core.holders.own_again(entry)
         assert self.dbapi_connection is not None
         cursor = self.dbapi_connection.cursor(*args, **kwargs)
-        listener: Any = self._pool.core.listener
-        return cursor if listener is None else listener.cursor_made(record, cursor)
+        listener = self._pool.core.listener
+        if listener is None:
+            return cursor
+        try:
+            return listener.cursor_made(record, cursor)
+        except Exception:
+            dismiss(self._pool.core)
+            return cursor
 
     def commit(self) -> None:
         if self._pool.core.listener is not None:
@@ -111,10 +118,13 @@ class Fairy(_ConnectionFairy):
 
     def _tell_of_end(self) -> None:
         """A transaction is about to end; not every driver tells afterwards that it has."""
-        listener: Any = self._pool.core.listener
+        core = self._pool.core
         record: Any = self._connection_record
-        if record is not None:
-            listener.transaction_ending(record.entry)
+        if record is not None and core.listener is not None:
+            try:
+                core.listener.transaction_ending(record.entry)
+            except Exception:
+                dismiss(core)
 
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         pool = self._pool

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from geventpool import ConnectionPool, PoolClosed, PoolTimeout
+from geventpool.core.entry import Entry
+from geventpool.core.listener import Listener
 from geventpool.errors import ConnectTimeout, PoolDeadlock
 from geventpool.pool import PooledConnection
 from geventpool.testing import FakeClock, FakeConnection, FakeDriver, settle
@@ -79,6 +81,22 @@ class Driver(FakeDriver):
         return self.connections[-1]
 
 
+class Causes(Listener):
+    """Counts what is closed for want of a place, if the pool's state was a reason to."""
+
+    def __init__(self, machine: PoolMachine) -> None:
+        self._machine = machine
+
+    def closed(self, entry: Entry, cause: str) -> None:
+        machine = self._machine
+        ledger = machine.pool.core.ledger
+        if cause == "resized" and ledger.size - (ledger.closing - 1) > ledger.max_size:
+            machine.seen[cause] += 1
+        elif cause == "disposed" and (machine.is_dormant or machine.is_closing_idle):
+            machine.seen[cause] += 1
+            assert machine.is_closing_idle or not ledger.waiting, "those in line come first"
+
+
 class PoolMachine(RuleBasedStateMachine):
     """Greenlets that borrow, hold and return, while everything is done to them.
 
@@ -87,6 +105,8 @@ class PoolMachine(RuleBasedStateMachine):
         asking: the borrowers that have asked and were told nothing yet.
         holders: who holds which connection.
         hoard: connections whose borrower has ended and that something still refers to.
+        is_dormant: the pool was disposed of, and nobody has asked since.
+        is_closing_idle: it is being told to close what is idle.
     """
 
     def __init__(self) -> None:
@@ -110,6 +130,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.asked_for = 0.0  # seconds from question to answer, in sum
         self.held_for = 0.0
         self.steps = 0
+        self.is_dormant = self.is_closing_idle = False
+        self.pool.core.listener = Causes(self)
 
     def client(self, timeout: float | None, seconds: float, way: str, nested: bool) -> None:
         with suppress(Kill, gevent.Timeout, PoolTimeout, PoolClosed, FakeDriver.Error):
@@ -118,6 +140,7 @@ class PoolMachine(RuleBasedStateMachine):
     def ask(self, timeout: float | None) -> PooledConnection:
         me, asked_at = object(), self.clock.now()
         self.asking.add(me)
+        self.is_dormant = False
         try:
             lent = self.pool.connection(timeout=timeout)
         except ConnectTimeout:  # what all in line are told, no time-out of this caller
@@ -222,15 +245,13 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(size=st.integers(1, 6))
     def resize(self, size: int) -> None:
-        ledger = self.pool.core.ledger
-        surplus = ledger.size - ledger.closing - size
-        self.seen["resized"] += max(0, min(surplus, len(ledger.idle)))
         self.pool.resize(size)
 
     @rule(min_idle=st.integers(0, 1))
     def warm_up(self, min_idle: int) -> None:
         self.pool.configure(min_idle=min_idle)
         self.pool.warm_up()
+        self.is_dormant = False
 
     @rule(recycle=st.sampled_from([-1, 5, 60]))
     def change_lifetime(self, recycle: float) -> None:
@@ -242,13 +263,18 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     def close_idle(self) -> None:
-        self.seen["disposed"] += self.pool.stats().idle
+        self.is_closing_idle = True
         self.pool.core.close_idle("disposed")
+        self.is_closing_idle = False
 
     @rule()
     def dispose(self) -> None:
-        self.seen["disposed"] += self.pool.stats().idle
+        self.is_dormant = True
         self.pool.core.dispose()
+
+    @rule(timeout=st.sampled_from([1, 5]))
+    def configure_what_matters_nowhere(self, timeout: float) -> None:
+        self.pool.configure(timeout=timeout)
 
     @rule(timeout=st.sampled_from([0, 1, 20]))
     def drain(self, timeout: float) -> None:
@@ -296,6 +322,14 @@ class PoolMachine(RuleBasedStateMachine):
         assert len(self.holders) <= stats.in_use
         assert stats.opened - sum(stats.closed.values()) == stats.idle + stats.in_use
         assert stats.size - stats.opening == len(self.pool.core.entries)
+
+    @invariant()
+    def nothing_is_kept_that_is_surplus(self) -> None:
+        stats = self.pool.stats()
+        open_ones = stats.idle + stats.in_use + stats.opening
+        assert not stats.idle or open_ones <= stats.max_size
+        assert not (stats.idle and self.is_dormant)
+        assert self.pool.core.is_dormant is self.is_dormant
 
     @invariant()
     def the_figures_are_those_of_a_recount(self) -> None:
