@@ -9,7 +9,7 @@ from typing import Any, cast
 from sqlalchemy import URL, CreateEnginePlugin, Engine
 from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.pool.base import reset_rollback
-from sqlalchemy.util import get_cls_kwargs
+from sqlalchemy.util import asbool, get_cls_kwargs
 
 from ..config import make_config
 from ..errors import ConfigError
@@ -124,12 +124,6 @@ def _said_instead(kwargs: dict[str, Any]) -> str | None:
     return f"poolclass={getattr(kind, '__name__', kind)}"
 
 
-def _flag(text: str) -> bool:
-    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
-        text.lower()
-    ]
-
-
 _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     **dict.fromkeys(
         ("pool_size", "max_overflow", "min_idle", "max_waiting", "core_size", "retire_quantity"),
@@ -153,7 +147,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
         ("timeout", "reclaim_after"),
         (lambda text: None if text == "none" else float(text), "a number of seconds or none"),
     ),
-    **dict.fromkeys(("pre_ping", "use_lifo", "cleaner"), (_flag, "true or false")),
+    **dict.fromkeys(("pre_ping", "use_lifo", "cleaner"), (asbool, "true or false")),
     **dict.fromkeys(("profile", "sizing", "reset_on_return"), (str, "a name")),
 }
 

@@ -146,7 +146,7 @@ class GeventPool(Door, Pool):
         pool_size: int | None = None,
         max_overflow: int | None = None,
         timeout: float | str | None = "unsaid",
-        use_lifo: bool | None = None,
+        use_lifo: bool | None = _UNSAID,
         # Not keyword-only, because create_engine finds the arguments that it may pass on by reading
         # the positional ones.
         max_size: float | None = None,
@@ -180,7 +180,6 @@ class GeventPool(Door, Pool):
             "max_overflow": max_overflow,
             "max_size": max_size,
             "min_idle": min_idle,
-            "use_lifo": use_lifo,
             "sizing": sizing,
             "breakeven": breakeven,
             "ping_after": ping_after,
@@ -198,7 +197,8 @@ class GeventPool(Door, Pool):
         }
         self._said = {name: value for name, value in said.items() if value is not None}
         self._said["reset_on_return"] = _reset_name(reset_on_return)
-        for name, value in (("timeout", timeout), ("reclaim_after", reclaim_after)):
+        may_be_none = {"timeout": timeout, "use_lifo": use_lifo, "reclaim_after": reclaim_after}
+        for name, value in may_be_none.items():
             if value != _UNSAID:
                 self._said[name] = value
         self.config = config = make_config(**self._said)
