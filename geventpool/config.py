@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from .errors import ConfigError
@@ -220,6 +220,15 @@ class PoolConfig:
     def lifetime(self) -> float:
         """`recycle` as a span of time: `math.inf` for never."""
         return math.inf if self.recycle == -1 else self.recycle
+
+    def for_memory(self, is_shared: bool) -> PoolConfig:
+        """The same for a database in memory, of which one connection has to stay open.
+
+        Args:
+            is_shared: by its connections; else each connection would have a database of its own.
+        """
+        most, least = (self.max_size, max(1, self.min_idle)) if is_shared else (1, 1)
+        return replace(self, max_size=most, min_idle=least, recycle=-1, reclaim_after=None)
 
     def policy(self) -> SizingPolicy:
         """A new sizing policy, without a history, for one pool."""

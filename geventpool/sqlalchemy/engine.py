@@ -13,6 +13,7 @@ from sqlalchemy.util import asbool, get_cls_kwargs
 
 from ..config import make_config
 from ..errors import ConfigError
+from .memory import why_kept
 from .pool import GeventPool
 
 log = logging.getLogger("geventpool")
@@ -42,10 +43,9 @@ def wrap(engine: Engine, **settings: Any) -> Engine:
         return engine
     if old._is_asyncio:
         raise ConfigError("engine", engine, "an asyncio engine cannot use gevent")
-    if type(old).__name__ in ("StaticPool", "SingletonThreadPool", "AssertionPool"):
-        raise ConfigError(
-            "engine", engine, f"its {type(old).__name__} shares one connection on purpose; leave it"
-        )
+    kept = why_kept(old)
+    if kept is not None:
+        raise ConfigError("engine", engine, kept)
     make_config(**settings)  # also refuses what is no setting
     queue: Any = getattr(old, "_pool", None)
     overflow = getattr(old, "_max_overflow", None)

@@ -26,9 +26,10 @@ from ..config import PoolConfig, make_config, profile_settings, split_cap
 from ..core.entry import IN_USE, Entry
 from ..drivers.base import Ghost
 from ..errors import PoolTimeout
-from ..pool import ConnectionHandlers, Door, adopt, make_core
+from ..pool import ConnectionHandlers, Door, make_core
 from ..sizing.paced import Knob
-from .errors import TWINS
+from .errors import TWINS, kill_behind
+from .memory import expect as expect_memory
 from .proxy import Fairy, Record
 
 _STYLES = {"rollback": reset_rollback, "commit": reset_commit, None: reset_none}
@@ -36,8 +37,6 @@ _LONGEST_CONNECT = 30.0
 _REPLACED = ("abandoned", "expired", "dead", "invalidated", "check interrupted")
 _UNSAID: Any = "unsaid"
 _new: Callable[[type[Fairy]], Fairy] = object.__new__
-
-
 _getter = functools.cache(attrgetter)
 
 
@@ -217,6 +216,7 @@ class GeventPool(Door, Pool):
             pre_ping=False,
             _dispatch=_dispatch,
         )
+        expect_memory(self, dialect)
         self._is_warm = False
         self._spares: list[Record] = []  # records without a connection, kept for the next one
         if dialect is not None and getattr(dialect, "dbapi", None) is not None:
@@ -408,6 +408,12 @@ class GeventPool(Door, Pool):
             if self._invalidate_time != before:
                 self.core.expire_all()
 
+    def _adopt(self, connection: Any, connect: Callable[[], Any]) -> None:
+        super()._adopt(connection, connect)
+        self._recycle = cast(int, self.config.recycle)
+        if not self.has_one_connection:
+            self.__dict__.pop("connect", None)
+
     # What the core asks of us.
 
     def _should_wrap_creator(self, creator: Any) -> Any:
@@ -415,7 +421,7 @@ class GeventPool(Door, Pool):
 
         def invoke_and_adopt(record: ConnectionPoolEntry) -> Any:
             connection = invoke(record)
-            adopt(connection)
+            self._adopt(connection, lambda: invoke(cast(Any, None)))
             if record is not None:  # else it is opened beside the pool
                 cast(Record, record).driver = drivers.driver_for(connection)
             return connection
@@ -447,7 +453,7 @@ class GeventPool(Door, Pool):
                 is_alive = self._dialect._do_ping_w_event(connection)
             except Exception as failure:
                 # Some dialects set autocommit back in a `finally`, which fails after a kill.
-                kill = _kill_behind(failure, before)
+                kill = kill_behind(failure, before)
                 if kill is None:
                     raise
                 raise kill from None
@@ -475,14 +481,6 @@ class GeventPool(Door, Pool):
         fairy = Fairy(self, record.dbapi_connection, record, self._should_log_debug())
         record.fairy_ref = weakref.ref(fairy, record.was_dropped)
         fairy._checkin()
-
-
-def _kill_behind(error: BaseException, before: BaseException | None) -> BaseException | None:
-    """What was thrown into the greenlet before this error took its place, if anything was."""
-    cause: BaseException | None = error
-    while cause is not None and cause is not before and isinstance(cause, Exception):
-        cause = cause.__context__
-    return None if cause is before else cause
 
 
 def _sqlalchemys(config: PoolConfig) -> Any:
