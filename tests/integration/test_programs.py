@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
+from geventpool.cli import COMMANDS
+from geventpool.cli import main as command_line
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,3 +88,65 @@ def test_without_click_a_sentence_names_the_extra(arguments: list[str]) -> None:
         done.stderr
         == "The geventpool command needs click and rich: pip install 'geventpool[cli]'\n"
     )
+
+
+def test_every_command_that_the_help_names_is_there() -> None:
+    for command in COMMANDS:
+        assert CliRunner().invoke(command_line, [command, "--help"]).exit_code == 0
+
+
+def is_caught(process: subprocess.Popen[str]) -> bool:
+    """Has it a handler for Ctrl-C by now?"""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGINT - 1) & 1)
+
+
+DJANGO = """
+import sys
+import django
+from django.conf import settings
+from django.core.management import call_command
+
+mysql = dict(zip(("HOST", "PORT", "USER", "PASSWORD", "NAME"), sys.argv[1:], strict=True))
+settings.configure(
+    INSTALLED_APPS=["geventpool.django"],
+    DATABASES={"default": {"ENGINE": "geventpool.django.mysql", **mysql}},
+)
+django.setup()
+call_command("geventpool", "top")
+"""
+
+
+@pytest.mark.parametrize("program", ["geventpool top", "manage.py geventpool top", "tools.servers"])
+def test_ctrl_c_ends_what_nothing_else_ends_also_where_sigint_is_inherited_ignored(
+    program: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    command = ["-m", "geventpool.cli", "top", "--directory", str(tmp_path)]
+    if program == "tools.servers":
+        request.getfixturevalue("mariadb")  # it is installed
+        command = ["-m", "tools.servers", "mariadb"]
+    elif program != "geventpool top":
+        it = request.getfixturevalue("mariadb")
+        words = (it.host, it.port, it.user, it.password, it.database)
+        command = ["-c", DJANGO, *map(str, words)]
+    process = subprocess.Popen(
+        ["bash", "-c", 'trap "" INT; exec "$@"', "bash", sys.executable, "-u", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        if program != "geventpool top":
+            assert process.stdout.readline()
+        deadline = time.monotonic() + 60
+        while not is_caught(process):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, errors) == (0, "")
