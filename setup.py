@@ -26,6 +26,8 @@ OPENTELEMETRY = ["opentelemetry-api>=1.24"]
 OBSERVE = ["sqlglot>=20", *CLI, *PROMETHEUS]
 LOADTESTS = ["locust>=2.31", "Jinja2>=3"]
 EXAMPLES = ["celery>=5.4", "check-jsonschema>=0.29"]
+# What programs have that share a database URL or a process with ours, for tests.
+FOUND_BESIDE_US = ["alembic>=1.13", "eventlet>=0.36"]
 # The other pools, for benchmarks and stress tests.
 PEERS = ["DBUtils>=3", "django-db-geventpool>=4.0.8", "psycopg-pool>=3.3"]
 
@@ -69,6 +71,7 @@ setup(
             *PEERS,
             *LOADTESTS,
             *EXAMPLES,
+            *FOUND_BESIDE_US,
             "hypothesis>=6.100",
             "import-linter>=2",
             "mypy>=1.10",

@@ -62,7 +62,8 @@ def main(kind: str, seconds: float, workers: int, plot: Path | None, no_color: b
     """
     console = Console(no_color=no_color, highlight=False)
     plot = plot or RESULTS / f"pool-{kind}.png"
-    signal.signal(signal.SIGTERM, _leave)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a script's background job inherits it ignored
+        signal.signal(number, _leave)
     try:
         failed = run(console, kind, seconds, workers, plot)
     except DemoError as error:

@@ -15,12 +15,15 @@ except ImportError:
     ) from None
 
 COMMANDS: Final = {
-    "record": ("geventpool.recorder.command", "record"),
-    "simulate": ("geventpool.simulator.command", "simulate"),
-    "trace": ("geventpool.simulator.command", "trace"),
-    "top": ("geventpool.observe.top", "top"),
+    "record": ("geventpool.recorder.command", "Run a program and write the load of its pools."),
+    "simulate": (
+        "geventpool.simulator.command",
+        "Replay a load in virtual time, through many pools.",
+    ),
+    "trace": ("geventpool.simulator.command", "Make a trace of a family of loads, as CSV."),
+    "top": ("geventpool.observe.top", "Show pools, holders, slow queries and blocked hubs."),
 }
-"""Where each command is: a module and a name in it."""
+"""Where each command is: a module with its name in it; and what it does, for the help of all."""
 
 
 class _Lazy(click.Group):
@@ -30,13 +33,17 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, name = COMMANDS[cmd_name]
         try:
-            command: click.Command = getattr(importlib.import_module(module), name)
+            module = importlib.import_module(COMMANDS[cmd_name][0])
         except ImportError as error:
             problem = f"{cmd_name} needs {error.name}: pip install 'geventpool[cli,plots]'"
             raise click.ClickException(problem) from None
+        command: click.Command = getattr(module, cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):  # without what the commands themselves need
+            formatter.write_dl([(name, told) for name, (_, told) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

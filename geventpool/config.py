@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from .errors import ConfigError
@@ -97,13 +97,16 @@ _RESETS = {
 class PoolConfig:
     """The settings of one pool, checked. Durations are seconds.
 
+    Those that `QueuePool` has, too, are read as it does: numbers of any kind, and whatever is true or not.
+    So the text `"false"` is true; the options of a URL are parsed.
+
     Attributes:
         max_size: hard cap of connections in any state; `math.inf` for none.
         min_idle: idle connections are never closed while the pool is no larger than this;
             `warm_up()` opens this many ahead.
         timeout: longest time that a caller waits for a connection, connecting included; `None`: for
-            ever; 0: take what is idle or fail.
-        recycle: a connection older than this is replaced before its next use; -1: never.
+            ever; 0 or less: take what is idle or fail.
+        recycle: a connection older than this is replaced before its next use; -1 or less: never.
         pre_ping: never lend an idle connection that may be dead. Costs a round trip only where the
             socket cannot be watched.
         ping_after: a connection idle for longer is pinged before it is lent, because a network
@@ -165,10 +168,7 @@ class PoolConfig:
             raise ConfigError(
                 "min_idle", self.min_idle, f"is above max_size={self.max_size:g}; lower it"
             )
-        if self.timeout is not None:
-            _seconds("timeout", self.timeout, "a number of seconds, 0 to never wait, or None")
-        if self.recycle != -1:
-            _seconds("recycle", self.recycle, "a number of seconds, or -1 for never")
+        self._read_as_queue_pool_does()
         _seconds("ping_after", self.ping_after, "a number of seconds; math.inf for never")
         _seconds("connect_timeout", self.connect_timeout, "a number of seconds above 0", least=1e-3)
         _seconds("cancel_deadline", self.cancel_deadline, "a number of seconds; 0 to never cancel")
@@ -184,25 +184,51 @@ class PoolConfig:
             _whole("max_waiting", self.max_waiting, 0)
         if self.shed_after is not None:
             _seconds("shed_after", self.shed_after, "a number of seconds above 0, or None", 1e-3)
-        for name in ("pre_ping", "use_lifo", "cleaner"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(name, getattr(self, name), "give True or False")
+        if not isinstance(self.cleaner, bool):
+            raise ConfigError("cleaner", self.cleaner, "give True or False")
         if self.breakeven is not None:
             _seconds("breakeven", self.breakeven, "a number of seconds above 0", least=1e-3)
+        self.policy()
+
+    def _read_as_queue_pool_does(self) -> None:
+        """What `QueuePool` has, too, may be of any type that it can work with, and means the same."""
+        timeout = self.timeout
+        if timeout is not None:
+            timeout = _number("timeout", timeout, "a number of seconds, 0 to never wait, or None")
+            timeout = max(0, timeout) if timeout <= _MOST else math.inf
+        recycle = -1.0 if self.recycle != self.recycle else self.recycle  # NaN: never
+        recycle = _number("recycle", recycle, "a number of seconds, or -1 for never")
         try:
-            object.__setattr__(self, "reset_on_return", _RESETS[self.reset_on_return])
+            reset = _RESETS[self.reset_on_return]
         except (KeyError, TypeError):
             raise ConfigError(
                 "reset_on_return",
                 self.reset_on_return,
                 "give 'smart', 'rollback', 'commit' or None",
             ) from None
-        self.policy()
+        read = {
+            "timeout": timeout,
+            "recycle": -1 if recycle <= -1 else max(0, recycle),
+            "pre_ping": bool(self.pre_ping),
+            "use_lifo": bool(self.use_lifo),
+            "reset_on_return": reset,
+        }
+        for name, value in read.items():
+            object.__setattr__(self, name, value)
 
     @property
     def lifetime(self) -> float:
         """`recycle` as a span of time: `math.inf` for never."""
         return math.inf if self.recycle == -1 else self.recycle
+
+    def for_memory(self, is_shared: bool) -> PoolConfig:
+        """The same for a database in memory, of which one connection has to stay open.
+
+        Args:
+            is_shared: by its connections; else each connection would have a database of its own.
+        """
+        most, least = (self.max_size, max(1, self.min_idle)) if is_shared else (1, 1)
+        return replace(self, max_size=most, min_idle=least, recycle=-1, reclaim_after=None)
 
     def policy(self) -> SizingPolicy:
         """A new sizing policy, without a history, for one pool."""
@@ -260,6 +286,7 @@ def make_config(
     Args:
         profile: a name from `PROFILES`.
         pool_size: as in SQLAlchemy's `QueuePool`: with `max_overflow` it makes the hard cap; 0: none.
+            Both may be numbers of any kind, and text.
         max_overflow: as in `QueuePool`; -1: no cap.
         max_size: the hard cap itself, instead of the two.
         **settings: fields of `PoolConfig`.
@@ -334,25 +361,42 @@ def change(said: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, An
 
 def split_cap(config: PoolConfig, pool_size: int | None) -> tuple[int, int]:
     """`pool_size` and `max_overflow` as `QueuePool` would show them for this configuration."""
+    size = config.max_size if pool_size is None else _number("pool_size", pool_size, "a number")
     if config.max_size == math.inf:
-        return pool_size or 0, -1
-    size = int(config.max_size) if pool_size is None else pool_size
-    return size, int(config.max_size) - size
+        return 0 if size == math.inf else math.ceil(size), -1
+    shown = math.ceil(min(size, config.max_size))
+    return shown, int(config.max_size) - shown
 
 
 def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in names}
 
 
-def _cap(pool_size: int | None, max_overflow: int | None) -> float:
-    size = 5 if pool_size is None else pool_size
+def _cap(pool_size: Any, max_overflow: Any) -> float:
+    """What `QueuePool` would open at most."""
+    size = _number("pool_size", 5 if pool_size is None else pool_size, "a number, 0 for no cap")
     overflow = DEFAULT_MAX_OVERFLOW if max_overflow is None else max_overflow
-    _whole("pool_size", size, 0)
-    if size == 0:
-        _whole("max_overflow", overflow, -math.inf)
+    overflow = _number("max_overflow", overflow, "a number, -1 for no cap")
+    if size == 0 or overflow == -1 or size + overflow > _MOST:
         return math.inf
-    _whole("max_overflow", overflow, -1)
-    return math.inf if overflow == -1 else size + overflow
+    if size + overflow <= 0:
+        name, other = (
+            ("max_overflow", "pool_size") if overflow < 0 else ("pool_size", "max_overflow")
+        )
+        value, beside = (max_overflow, size) if overflow < 0 else (pool_size, overflow)
+        raise ConfigError(name, value, f"with {other}={beside} it leaves no room for a connection")
+    return math.ceil(size + overflow)
+
+
+def _number(name: str, value: Any, wanted: str) -> float:
+    """A number of any kind: `QueuePool` asks nothing else of it. Also text, as an .ini has it."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if math.isnan(number):
+        raise ConfigError(name, value, f"give {wanted}")
+    return int(number) if number.is_integer() else number
 
 
 def _whole(name: str, value: object, least: float) -> None:

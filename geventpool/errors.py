@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 # The password of a URL, as far as the last @; and whatever a key of that name has.
@@ -75,3 +76,21 @@ class PoolClosed(GeventPoolError):
 
 class BlockingDriverWarning(UserWarning):
     """The driver blocks the gevent hub; the text names the cure."""
+
+
+def _refuse_eventlet() -> None:
+    """Says what is wrong where gevent could only fail on what eventlet has left of a module.
+
+    Raises:
+        ImportError: eventlet has monkey-patched this process.
+    """
+    patched: Any = getattr(sys.modules.get("eventlet.patcher"), "already_patched", ())
+    if "select" in patched or "thread" in patched:
+        raise ImportError(
+            "geventpool waits by gevent, and eventlet has monkey-patched this process: it can have only "
+            "one of them. Call gevent.monkey.patch_all() in place of eventlet.monkey_patch() (gunicorn: "
+            "-k gevent, Celery: --pool gevent), or keep SQLAlchemy's own pool beside eventlet"
+        )
+
+
+_refuse_eventlet()  # here, because of all that is ours this module is imported first, before gevent

@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, appcontext_pushed, current_app, request_started
 from flask.globals import app_ctx
-from sqlalchemy.pool import Pool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import Pool
 
 from geventpool import sqlalchemy as door
 from geventpool.config import make_config
 from geventpool.errors import ConfigError
 from geventpool.recorder import record
+from geventpool.sqlalchemy.memory import why_kept
 
 if TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy
@@ -43,10 +44,6 @@ PREFIX = "GEVENTPOOL_"
 # into app.config.
 SNAPSHOTS = "GEVENTPOOL_SNAPSHOTS"
 NOT_SETTINGS = frozenset({"GEVENTPOOL_DRAIN_TIMEOUT", SNAPSHOTS})
-
-# SQLAlchemy's pools of a database in memory: it lives in its one connection, so that a pool of
-# several would hand out as many empty databases.
-MEMORY_POOLS = (StaticPool, SingletonThreadPool)
 
 # What only SQLAlchemy's kind of pool takes, and what only this extension does.
 NOT_THE_POOLS = frozenset({"echo", "logging_name", "observe", "record"})
@@ -71,7 +68,7 @@ class GeventPool:
     ``GEVENTPOOL_SNAPSHOTS`` names a directory, in the configuration or in the environment, what
     they see is published there, for `geventpool top` and for the metrics of several workers.
 
-    A SQLite database in memory keeps SQLAlchemy's pool of one connection: that connection is the
+    A SQLite database in memory keeps Flask-SQLAlchemy's pool of one connection: that connection is the
     database.
 
     Args:
@@ -207,12 +204,9 @@ def _wrap_engine(engine: Engine, bind_key: str | None, settings: Mapping[str, An
     directory, observing = settings.get("record"), _observing(settings)
     ours = ("record", "observe")
     settings = {name: value for name, value in settings.items() if name not in ours}
-    if isinstance(engine.pool, MEMORY_POOLS):
-        logger.info(
-            "bind %r keeps its %s: a SQLite database in memory lives in its one connection",
-            bind_key,
-            type(engine.pool).__name__,
-        )
+    kept = why_kept(engine.pool)
+    if kept is not None:
+        logger.info("bind %r stays as it is: %s", bind_key, kept)
         return
     door.wrap(engine, **settings)
     if directory is not None:

@@ -13,6 +13,7 @@ connection.commit()
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 import warnings
 from collections.abc import Callable
@@ -35,6 +36,8 @@ from .drivers.base import Ghost, Idle, State
 from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
 
+log = logging.getLogger("geventpool")
+
 # Idle for longer than this, a socket is looked at (0.3 µs) before it is lent: the hub may have had no
 # turn, and so its watcher no say.
 _SURE_FOR = 1.0
@@ -56,6 +59,7 @@ class Door:
     core: ResourcePool
     config: PoolConfig
     _said: dict[str, Any]  # what the user has said of the settings
+    _is_shared: bool | None = None  # of a database in memory: by several connections; None: no such
 
     def configure(self, **settings: Any) -> None:
         """Changes settings while the pool runs. Never switches greenlets.
@@ -73,9 +77,9 @@ class Door:
         said = change(self._said, settings)
         config = make_config(**said)
         self._said = said
-        self.config = config
+        self.config = config if self._is_shared is None else config.for_memory(self._is_shared)
         is_sized_anew = settings.keys() & SIZING
-        self.core.configure(_limits(config), config.policy() if is_sized_anew else None)
+        self.core.configure(_limits(self.config), config.policy() if is_sized_anew else None)
 
     def resize(self, max_size: float) -> None:
         """Changes the hard cap; surplus connections are closed as they become idle."""
@@ -96,6 +100,34 @@ class Door:
     def close(self) -> None:
         """Closes what is idle, refuses new callers; what is in use is closed when it comes back."""
         self.core.close()
+
+    @property
+    def has_one_connection(self) -> bool:
+        """The database is in memory, and each connection would have one of its own."""
+        return self._is_shared is False
+
+    def _adopt(self, connection: Any, connect: Callable[[], Any]) -> None:
+        """Prepares a connection that was just opened, before it is in the books.
+
+        The first one tells whether the database is in memory: while that is not known no other is being
+        opened.
+        """
+        adopt(connection)
+        driver = drivers.driver_for(connection)
+        if self._is_shared is not None or not driver.is_in_memory(connection):
+            return
+        try:
+            self._is_shared = driver.is_shared(connection, connect)
+        except BaseException:
+            connection.close()
+            raise
+        self.config = self.config.for_memory(self._is_shared)
+        self.core.configure(_limits(self.config))
+        log.info(
+            "%r: its database lives in memory, and ends with its last connection: one is kept open%s",
+            self.core,
+            "" if self._is_shared else ", and is lent to one caller at a time",
+        )
 
 
 class ConnectionHandlers:
@@ -359,5 +391,5 @@ class ConnectionPool(Door):
 
     def _open(self) -> Any:
         connection = self._connect()
-        adopt(connection)
+        self._adopt(connection, self._connect)
         return connection

@@ -368,6 +368,7 @@ def main() -> None:
     if problem:
         sys.exit(problem)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited ignored
     drivers = {"mariadb": "pymysql", "postgresql": "psycopg"}
     with SERVERS[sys.argv[1]]() as server:
         print(server.url(drivers[server.name]), flush=True)

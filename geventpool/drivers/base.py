@@ -225,6 +225,19 @@ class Driver:
         Nobody uses it meanwhile. Never switches.
         """
 
+    def is_in_memory(self, connection: Any) -> bool:
+        """Is its database in the process's memory, so that it ends with its last connection?"""
+        return False
+
+    def is_shared(self, connection: Any, connect: Callable[[], Any]) -> bool:
+        """Of one in memory: do two connections see the same database, and not each its own?
+
+        Args:
+            connection: was just opened, and nobody has used it.
+            connect: opens another one, which is closed here.
+        """
+        return False
+
     def blocks_hub(self, connection: Any) -> str | None:
         """If this connection blocks the hub of a monkey-patched program: the cure, in a sentence."""
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .base import Driver, State, is_patched
@@ -18,6 +19,26 @@ class Sqlite3(Driver):
             return State.IN_TRANSACTION if connection.in_transaction else State.CLEAN
         except Exception:  # ProgrammingError: it is closed
             return State.BROKEN
+
+    def is_in_memory(self, connection: Any) -> bool:
+        # A temporary file, which belongs to its connection, has no name either.
+        return _file_of(connection) in ("", b"")
+
+    def is_shared(self, connection: Any, connect: Callable[[], Any]) -> bool:
+        if connection.in_transaction:
+            return False  # one connection is never wrong
+        other = connect()
+        try:
+            # SQLite does not tell what is shared, but of those who share one only one can write.
+            for one in (connection, other):
+                one.execute("BEGIN IMMEDIATE")
+        except Exception as error:
+            return "locked" in str(error)
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            other.close()
+        return False
 
     def blocks_hub(self, connection: Any) -> str | None:
         if not is_patched() or not _file_of(connection):

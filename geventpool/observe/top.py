@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .files import default_directory, read_snapshots
+from .interrupt import hear_ctrl_c
 from .text import (
     by_name,
     now_line,
@@ -74,6 +75,7 @@ def _watch(directory: Path, interval: float) -> None:
     console = Console()
     with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
         try:
+            hear_ctrl_c()
             while True:
                 live.update(screen.render(read_snapshots(directory)), refresh=True)
                 time.sleep(interval)

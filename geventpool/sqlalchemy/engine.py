@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, cast
 
 from sqlalchemy import URL, CreateEnginePlugin, Engine
-from sqlalchemy.pool import Pool
+from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.pool.base import reset_rollback
+from sqlalchemy.util import asbool, get_cls_kwargs
 
 from ..config import make_config
 from ..errors import ConfigError
+from .memory import why_kept
 from .pool import GeventPool
+
+log = logging.getLogger("geventpool")
 
 _PREFIX = "geventpool_"
 
@@ -38,10 +43,9 @@ def wrap(engine: Engine, **settings: Any) -> Engine:
         return engine
     if old._is_asyncio:
         raise ConfigError("engine", engine, "an asyncio engine cannot use gevent")
-    if type(old).__name__ in ("StaticPool", "SingletonThreadPool", "AssertionPool"):
-        raise ConfigError(
-            "engine", engine, f"its {type(old).__name__} shares one connection on purpose; leave it"
-        )
+    kept = why_kept(old)
+    if kept is not None:
+        raise ConfigError("engine", engine, kept)
     make_config(**settings)  # also refuses what is no setting
     queue: Any = getattr(old, "_pool", None)
     overflow = getattr(old, "_max_overflow", None)
@@ -74,16 +78,27 @@ def _style_of(pool: Pool) -> dict[str, Any]:
 
 
 class GeventPoolPlugin(CreateEnginePlugin):
-    """`?plugin=geventpool` in a URL: settings as `geventpool_…=…`. What code says wins."""
+    """`?plugin=geventpool` in a URL: settings as `geventpool_…=…`. What code says wins.
+
+    That holds for the pool, too: where code names another class (Alembic's env.py, Celery's database
+    backend, tests), that class is made as if the URL did not name us.
+    """
 
     def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
         self._keys = [key for key in url.query if key.startswith(_PREFIX)]
         self._settings = {
             key[len(_PREFIX) :]: _parse(key, cast(str, url.query[key])) for key in self._keys
         }
-        poolclass = kwargs.setdefault("poolclass", GeventPool)
-        if not (isinstance(poolclass, type) and issubclass(poolclass, GeventPool)):
-            raise ConfigError("poolclass", poolclass, "leave it out beside plugin=geventpool")
+        winner = _said_instead(kwargs)
+        if winner is None:
+            kwargs.pop("pool", None)
+            kwargs["poolclass"] = kwargs.get("poolclass") or GeventPool
+            return
+        make_config(**self._settings)  # wrong ones are told whoever wins
+        log.info("plugin=geventpool in the URL gives way to %s, which code says", winner)
+        known = get_cls_kwargs(kwargs.get("poolclass") or QueuePool)
+        for name in get_cls_kwargs(GeventPool) - get_cls_kwargs(QueuePool) - known:
+            kwargs.pop(name, None)
 
     def update_url(self, url: URL) -> URL:
         """The URL without our settings, for the driver."""
@@ -91,16 +106,22 @@ class GeventPoolPlugin(CreateEnginePlugin):
 
     def handle_pool_kwargs(self, pool_cls: type[Pool], pool_args: dict[str, Any]) -> None:
         """Adds what the URL says to what code says."""
+        if not issubclass(pool_cls, GeventPool):
+            return
         if pool_args.keys() & {"pool_size", "max_overflow", "max_size"}:
             for key in ("pool_size", "max_overflow", "max_size"):
                 self._settings.pop(key, None)
         pool_args.update({**self._settings, **pool_args})
 
 
-def _flag(text: str) -> bool:
-    return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[
-        text.lower()
-    ]
+def _said_instead(kwargs: dict[str, Any]) -> str | None:
+    """The pool that code says, if it is not one of ours: for the log."""
+    if kwargs.get("pool") is not None:
+        return f"pool={kwargs['pool']!r}"
+    kind = kwargs.get("poolclass")
+    if kind is None or (isinstance(kind, type) and issubclass(kind, GeventPool)):
+        return None
+    return f"poolclass={getattr(kind, '__name__', kind)}"
 
 
 _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
@@ -126,7 +147,7 @@ _PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
         ("timeout", "reclaim_after"),
         (lambda text: None if text == "none" else float(text), "a number of seconds or none"),
     ),
-    **dict.fromkeys(("pre_ping", "use_lifo", "cleaner"), (_flag, "true or false")),
+    **dict.fromkeys(("pre_ping", "use_lifo", "cleaner"), (asbool, "true or false")),
     **dict.fromkeys(("profile", "sizing", "reset_on_return"), (str, "a name")),
 }
 

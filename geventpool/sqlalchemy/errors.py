@@ -32,3 +32,11 @@ TWINS: dict[type[PoolTimeout], Any] = {
     ConnectTimeout: GeventPoolConnectTimeout,
 }
 """What the core raises, and what is raised in its place."""
+
+
+def kill_behind(error: BaseException, before: BaseException | None) -> BaseException | None:
+    """What was thrown into the greenlet before this error took its place, if anything was."""
+    cause: BaseException | None = error
+    while cause is not None and cause is not before and isinstance(cause, Exception):
+        cause = cause.__context__
+    return None if cause is before else cause

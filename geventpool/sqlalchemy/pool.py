@@ -26,9 +26,10 @@ from ..config import PoolConfig, make_config, profile_settings, split_cap
 from ..core.entry import IN_USE, Entry
 from ..drivers.base import Ghost
 from ..errors import PoolTimeout
-from ..pool import ConnectionHandlers, Door, adopt, make_core
+from ..pool import ConnectionHandlers, Door, make_core
 from ..sizing.paced import Knob
-from .errors import TWINS
+from .errors import TWINS, kill_behind
+from .memory import expect as expect_memory
 from .proxy import Fairy, Record
 
 _STYLES = {"rollback": reset_rollback, "commit": reset_commit, None: reset_none}
@@ -36,8 +37,6 @@ _LONGEST_CONNECT = 30.0
 _REPLACED = ("abandoned", "expired", "dead", "invalidated", "check interrupted")
 _UNSAID: Any = "unsaid"
 _new: Callable[[type[Fairy]], Fairy] = object.__new__
-
-
 _getter = functools.cache(attrgetter)
 
 
@@ -146,7 +145,7 @@ class GeventPool(Door, Pool):
         pool_size: int | None = None,
         max_overflow: int | None = None,
         timeout: float | str | None = "unsaid",
-        use_lifo: bool | None = None,
+        use_lifo: bool | None = _UNSAID,
         # Not keyword-only, because create_engine finds the arguments that it may pass on by reading
         # the positional ones.
         max_size: float | None = None,
@@ -180,7 +179,6 @@ class GeventPool(Door, Pool):
             "max_overflow": max_overflow,
             "max_size": max_size,
             "min_idle": min_idle,
-            "use_lifo": use_lifo,
             "sizing": sizing,
             "breakeven": breakeven,
             "ping_after": ping_after,
@@ -198,7 +196,8 @@ class GeventPool(Door, Pool):
         }
         self._said = {name: value for name, value in said.items() if value is not None}
         self._said["reset_on_return"] = _reset_name(reset_on_return)
-        for name, value in (("timeout", timeout), ("reclaim_after", reclaim_after)):
+        may_be_none = {"timeout": timeout, "use_lifo": use_lifo, "reclaim_after": reclaim_after}
+        for name, value in may_be_none.items():
             if value != _UNSAID:
                 self._said[name] = value
         self.config = config = make_config(**self._said)
@@ -218,6 +217,7 @@ class GeventPool(Door, Pool):
             _dispatch=_dispatch,
         )
         self._is_disposed = False
+        expect_memory(self, dialect)
         self._spares: list[Record] = []  # records without a connection, kept for the next one
         if dialect is not None and getattr(dialect, "dbapi", None) is not None:
             drivers.tune(getattr(dialect.dbapi, "__name__", ""))
@@ -406,6 +406,12 @@ class GeventPool(Door, Pool):
             if self._invalidate_time != before:
                 self.core.expire_all()
 
+    def _adopt(self, connection: Any, connect: Callable[[], Any]) -> None:
+        super()._adopt(connection, connect)
+        self._recycle = cast(int, self.config.recycle)
+        if not self.has_one_connection:
+            self.__dict__.pop("connect", None)
+
     # What the core asks of us.
 
     def _should_wrap_creator(self, creator: Any) -> Any:
@@ -413,7 +419,7 @@ class GeventPool(Door, Pool):
 
         def invoke_and_adopt(record: ConnectionPoolEntry) -> Any:
             connection = invoke(record)
-            adopt(connection)
+            self._adopt(connection, lambda: invoke(cast(Any, None)))
             if record is not None:  # else it is opened beside the pool
                 cast(Record, record).driver = drivers.driver_for(connection)
             return connection
@@ -443,7 +449,7 @@ class GeventPool(Door, Pool):
                 is_alive = self._dialect._do_ping_w_event(connection)
             except Exception as failure:
                 # Some dialects set autocommit back in a `finally`, which fails after a kill.
-                kill = _kill_behind(failure, before)
+                kill = kill_behind(failure, before)
                 if kill is None:
                     raise
                 raise kill from None
@@ -471,14 +477,6 @@ class GeventPool(Door, Pool):
         fairy = Fairy(self, record.dbapi_connection, record, self._should_log_debug())
         record.fairy_ref = weakref.ref(fairy, record.was_dropped)
         fairy._checkin()
-
-
-def _kill_behind(error: BaseException, before: BaseException | None) -> BaseException | None:
-    """What was thrown into the greenlet before this error took its place, if anything was."""
-    cause: BaseException | None = error
-    while cause is not None and cause is not before and isinstance(cause, Exception):
-        cause = cause.__context__
-    return None if cause is before else cause
 
 
 def _sqlalchemys(config: PoolConfig) -> Any:

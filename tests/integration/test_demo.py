@@ -67,9 +67,12 @@ def test_the_demo_shows_the_pool_and_leaves_nothing_running(
     assert left_running(str(tmp_path)) == []
 
 
-def test_ctrl_c_ends_the_demo_and_everything_that_it_started(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", [[], ["bash", "-c", 'trap "" INT; exec "$@"', "bash"]])
+def test_ctrl_c_ends_the_demo_also_where_the_shell_has_it_ignored(
+    shell: list[str], tmp_path: Path
+) -> None:
     process = subprocess.Popen(
-        command("--seconds", "60", "--plot", str(tmp_path / "pool.png")),
+        shell + command("--seconds", "60", "--plot", str(tmp_path / "pool.png")),
         env=environment(str(tmp_path)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -82,7 +85,10 @@ def test_ctrl_c_ends_the_demo_and_everything_that_it_started(tmp_path: Path) -> 
             time.sleep(0.1)
     finally:
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=40)
+        try:
+            output, errors = process.communicate(timeout=40)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "nothing is left running" in output
     assert errors == ""

@@ -141,7 +141,7 @@ def test_functions_of_the_sizing_are_left_to_the_policy() -> None:
         ({"use_threadlocal": 1}, "True or False"),
         ({"core_size": 3, "django_core_pool_size": 3}, "give one of them"),
         ({"django_unload_timeout": "2"}, "unload_timeout"),
-        ({"pool_size": lambda: "many"}, "whole number"),
+        ({"pool_size": lambda: "many"}, "give a number"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_the_cure(pool: Any, told: str) -> None:

@@ -427,9 +427,8 @@ def warnings_of(connect: Callable[[], Any]) -> list[str]:
     with contextlib.closing(ConnectionPool(connect, reset_on_return=None)) as pool:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            lent = [pool.connection(), pool.connection()]
-            for one in lent:
-                one.close()
+            for _ in range(2):
+                pool.connection().invalidate()
     return [str(one.message) for one in said if one.category is BlockingDriverWarning]
 
 

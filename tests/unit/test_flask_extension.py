@@ -115,8 +115,8 @@ def test_an_unknown_setting_is_refused_by_name(app: Flask) -> None:
 def test_a_wrong_setting_is_refused_in_init_app(app: Flask, is_first: bool) -> None:
     if not is_first:
         SQLAlchemy(app)
-    with pytest.raises(ConfigError, match="pool_size=-5"):
-        GeventPool(app, pool_size=-5)
+    with pytest.raises(ConfigError, match="pool_size=-15"):
+        GeventPool(app, pool_size=-15)
 
 
 def test_what_only_the_engine_shows_to_be_wrong_is_refused_at_each_context(app: Flask) -> None:

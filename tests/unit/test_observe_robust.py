@@ -95,7 +95,7 @@ def test_a_fault_of_the_observers_own_is_told_once_and_costs_nobody_a_connection
 
 def test_no_method_of_a_listener_switches_greenlets(clock, caplog) -> None:
     caplog.set_level(logging.INFO, "geventpool.pool")
-    pool = ConnectionPool(lambda: sqlite3.connect(":memory:"), clock=clock, max_size=2)
+    pool = ConnectionPool(lambda: sqlite3.connect(":memory:"), clock=clock)
     geventpool.observe.attach(
         pool, idle_in_transaction_after=0.01, held_after=0.01, slow_query_after=0.001, kill=True
     )
@@ -113,7 +113,7 @@ def test_no_method_of_a_listener_switches_greenlets(clock, caplog) -> None:
 
     def work(number: int) -> None:
         with pool.connection() as connection:
-            connection.execute("create table t (a int)")
+            connection.execute("create table if not exists t (a int)")
             connection.execute("insert into t values (1)")
             clock.sleep(0.1 * number)
 

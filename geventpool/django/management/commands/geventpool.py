@@ -15,6 +15,7 @@ from geventpool.django.checks import check_server, check_settings, is_ours
 from geventpool.django.server import ServerView, look
 from geventpool.django.settings import read
 from geventpool.errors import ConfigError, PoolTimeout
+from geventpool.observe.interrupt import hear_ctrl_c
 
 _COLUMNS = (
     "alias",
@@ -59,6 +60,8 @@ class Command(BaseCommand):
             return
         looks = 1 if what == "status" else options["count"]
         try:
+            if what == "top":
+                hear_ctrl_c()
             while True:
                 self._table([self._line(alias) for alias in chosen])
                 if what == "top":
