@@ -13,6 +13,7 @@ connection.commit()
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 import warnings
 from collections.abc import Callable
@@ -33,6 +34,8 @@ from .drivers import by_class
 from .drivers.base import Ghost, Idle, State
 from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
+
+log = logging.getLogger("geventpool")
 
 # Idle for longer than this, a socket is looked at (0.3 µs) before it is lent: the hub may have had no
 # turn, and so its watcher no say.
@@ -95,6 +98,32 @@ class Door:
     def close(self) -> None:
         """Closes what is idle, refuses new callers; what is in use is closed when it comes back."""
         self.core.close()
+
+    def _saw(self, entry: Entry | None, connection: Any, error: BaseException | None) -> bool:
+        """An error has passed through a lent connection: is the server behind it still the one?
+
+        Never switches, unless the user's `is_disconnect` does.
+
+        Returns:
+            The connection is to be replaced.
+        """
+        if entry is None or entry.state is not IN_USE or not isinstance(error, Exception):
+            return False
+        try:
+            is_unfit = self._is_unfit(connection, error)
+        except Exception:  # the error itself is what its catcher has to see
+            log.exception("%r: could not judge an error", self.core)
+            return False
+        if is_unfit:
+            self.core.renewal.distrust(entry, f"{type(error).__name__}: {error}")
+        return is_unfit
+
+    def _is_unfit(self, connection: Any, error: BaseException) -> bool:
+        ask = self.config.is_disconnect
+        return any(
+            (ask is not None and ask(one)) or drivers.is_unfit(connection, one)
+            for one in drivers.errors_behind(connection, error)
+        )
 
 
 class ConnectionHandlers:
@@ -263,6 +292,14 @@ class PooledConnection:
         if entry is not None:
             self._pool.core.discard(entry, "invalidated")
 
+    def saw(self, error: BaseException) -> bool:
+        """Has the pool look at an error that a `with` block would not let out. Never switches.
+
+        Returns:
+            It says that the server is no longer the one, and so the connection will not be lent again.
+        """
+        return self._pool._saw(self._entry, self.connection, error)
+
     def __enter__(self) -> Any:
         self._own()
         return self.connection
@@ -273,6 +310,8 @@ class PooledConnection:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is not None:
+            self.saw(error)
         self.close()
 
     def __getattr__(self, name: str) -> Any:

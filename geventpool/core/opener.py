@@ -25,6 +25,7 @@ import contextlib
 import contextvars
 import copy
 import logging
+import math
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -203,6 +204,8 @@ class Opener:
             if pool.listener is not None:
                 pool.listener.opened(entry, now - started)
             pool.add_opened(entry, now)
+            if started < pool.renewal.distrusted_at:  # and so perhaps to the same server
+                entry.expires_at = entry.sure_until = -math.inf
         finally:
             self._greenlets.discard(gevent.getcurrent())
         if pool.opener is not self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .base import Driver, Idle, State, is_mysql_full, is_patched
+from .base import Driver, Idle, State, is_mysql_full, is_mysql_unfit, is_patched, mysql_code
 
 
 class MySQLdb(Driver):
@@ -36,6 +36,9 @@ class MySQLdb(Driver):
 
     def is_full(self, error: BaseException) -> bool:
         return is_mysql_full(error)
+
+    def is_unfit(self, connection: Any, error: BaseException) -> bool:
+        return is_mysql_unfit(error, mysql_code(error))
 
     def blocks_hub(self, connection: Any) -> str | None:
         if not is_patched():
