@@ -293,12 +293,13 @@ class PooledConnection:
             self._pool.core.discard(entry, "invalidated")
 
     def saw(self, error: BaseException) -> bool:
-        """Has the pool look at an error that a `with` block would not let out. Never switches.
+        """Has the pool look at an error; what leaves a `with` block, it sees by itself. Never switches.
 
         Returns:
             It says that the server is no longer the one, and so the connection will not be lent again.
         """
-        return self._pool._saw(self._entry, self.connection, error)
+        entry = self._entry
+        return entry is not None and self._pool._saw(entry, entry.resource, error)
 
     def __enter__(self) -> Any:
         self._own()

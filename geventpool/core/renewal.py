@@ -94,7 +94,7 @@ class Renewal:
             return
         now = pool.clock.now()
         quiet_for = now - self.distrusted_at
-        if entry.opened_at <= self.distrusted_at or quiet_for < self._pause:
+        if entry.opened_at < self.distrusted_at or quiet_for < self._pause:
             return
         is_first = quiet_for > 2 * _LONGEST_PAUSE
         self._pause = _FIRST_PAUSE if is_first else min(2 * self._pause, _LONGEST_PAUSE)
