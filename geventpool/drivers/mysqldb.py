@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 
 from .base import Driver, Idle, State, is_mysql_full, is_mysql_unfit, is_patched, mysql_code
 
-
 _sockets: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
 
 

@@ -376,6 +376,21 @@ def test_when_a_primary_is_stopped_and_its_standby_promoted_only_connections_in_
                 door.close()
 
 
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_libpq_finds_the_server_that_takes_writes_if_it_is_told_of_both(
+    postgresql_pair: Pair, driver: str
+) -> None:
+    servers = postgresql_pair.old, postgresql_pair.new
+    hosts = ",".join(server.host for server in servers)
+    ports = ",".join(str(server.port) for server in servers)
+    url = (
+        f"postgresql+{driver}://{USER}:{USER}@/{postgresql_pair.new.database}?host={hosts}"
+        f"&port={ports}&target_session_attrs=read-write"
+    )
+    with contextlib.closing(by_sqlalchemy(url, driver)) as door:
+        assert door.write(WRITES) == WRITES
+
+
 NO_TABLE = "select * from nowhere"
 
 

@@ -234,7 +234,7 @@ def test_a_function_that_is_none_is_refused_at_every_door() -> None:
         lambda: wrap(create_engine(url), is_disconnect={1290}),
         lambda: ConnectionPool(FakeDriver().connect).configure(is_disconnect=True),
     ):
-        with pytest.raises(ConfigError, match="is_disconnect=.*give a function of an error"):
+        with pytest.raises(ConfigError, match=r"is_disconnect=.*give a function of an error"):
             make()
 
 
