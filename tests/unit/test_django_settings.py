@@ -164,5 +164,5 @@ def test_a_function_for_errors_is_not_called_but_kept() -> None:
     settings = read_pool({"is_disconnect": asked.append})
     assert settings.said["is_disconnect"] == asked.append
     assert not settings.is_dynamic
-    with pytest.raises(PoolImproperlyConfigured, match=r"'is_disconnect'.*give a function"):
+    with pytest.raises(ImproperlyConfigured, match=r"'is_disconnect'.*give a function"):
         read_pool({"is_disconnect": "1290"})
