@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -127,6 +127,9 @@ class PoolConfig:
             beyond gets `PoolOverloaded` at once. `None`: no limit.
         shed_after: when the line has not been empty for so many seconds, the newest caller is served
             first and who has waited for longer gets `PoolOverloaded`. `None`: never.
+        is_disconnect: is asked of each error of the driver's that passes through a lent connection, and
+            says by True that the server behind it is no longer the one, so that it and all that were
+            opened before are replaced. Beside what the pool knows; in SQLAlchemy beside its own.
         core_size: no connection is retired while the pool is no larger, and `unload_timeout` holds only
             above it. This and the next three may be functions, called at use; `None`: not used.
         retire_interval: surplus connections are closed `retire_quantity` at a time, so many seconds
@@ -155,6 +158,7 @@ class PoolConfig:
     reclaim_after: float | None = 1.0
     max_waiting: int | None = None
     shed_after: float | None = None
+    is_disconnect: Callable[[BaseException], object] | None = None
     core_size: Knob = None
     retire_interval: Knob = None
     retire_quantity: Knob = None
@@ -184,6 +188,10 @@ class PoolConfig:
             _whole("max_waiting", self.max_waiting, 0)
         if self.shed_after is not None:
             _seconds("shed_after", self.shed_after, "a number of seconds above 0, or None", 1e-3)
+        if self.is_disconnect is not None and not callable(self.is_disconnect):
+            raise ConfigError(
+                "is_disconnect", self.is_disconnect, "give a function of an error, or None"
+            )
         if not isinstance(self.cleaner, bool):
             raise ConfigError("cleaner", self.cleaner, "give True or False")
         if self.breakeven is not None:

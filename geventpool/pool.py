@@ -129,6 +129,32 @@ class Door:
             "" if self._is_shared else ", and is lent to one caller at a time",
         )
 
+    def _saw(self, entry: Entry | None, connection: Any, error: BaseException | None) -> bool:
+        """An error has passed through a lent connection: is the server behind it still the one?
+
+        Never switches, unless the user's `is_disconnect` does.
+
+        Returns:
+            The connection is to be replaced.
+        """
+        if entry is None or entry.state is not IN_USE or not isinstance(error, Exception):
+            return False
+        try:
+            is_unfit = self._is_unfit(connection, error)
+        except Exception:  # the error itself is what its catcher has to see
+            log.exception("%r: could not judge an error", self.core)
+            return False
+        if is_unfit:
+            self.core.renewal.distrust(entry, f"{type(error).__name__}: {error}")
+        return is_unfit
+
+    def _is_unfit(self, connection: Any, error: BaseException) -> bool:
+        ask = self.config.is_disconnect
+        return any(
+            (ask is not None and ask(one)) or drivers.is_unfit(connection, one)
+            for one in drivers.errors_behind(connection, error)
+        )
+
 
 class ConnectionHandlers:
     """How the core treats a DBAPI connection, as far as the driver's file knows.
@@ -296,6 +322,15 @@ class PooledConnection:
         if entry is not None:
             self._pool.core.discard(entry, "invalidated")
 
+    def saw(self, error: BaseException) -> bool:
+        """Has the pool look at an error; what leaves a `with` block, it sees by itself. Never switches.
+
+        Returns:
+            It says that the server is no longer the one, and so the connection will not be lent again.
+        """
+        entry = self._entry
+        return entry is not None and self._pool._saw(entry, entry.resource, error)
+
     def __enter__(self) -> Any:
         self._own()
         return self.connection
@@ -306,6 +341,8 @@ class PooledConnection:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is not None:
+            self.saw(error)
         self.close()
 
     def __getattr__(self, name: str) -> Any:

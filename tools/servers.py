@@ -288,30 +288,14 @@ class PostgreSQL(Server):
         ]
 
     def _prepare(self) -> None:
-        import psycopg
-
-        with psycopg.connect(
-            host=self.host,
-            port=self.port,
-            user=self.user,
-            password=self.password,
-            dbname="postgres",
-            autocommit=True,
-        ) as connection:
+        with _connect(self) as connection:
             connection.execute(f"CREATE DATABASE {self.database}")
 
     def _answers(self) -> bool:
         import psycopg
 
         try:
-            psycopg.connect(
-                host=self.host,
-                port=self.port,
-                user=self.user,
-                password=self.password,
-                dbname="postgres",
-                connect_timeout=2,
-            ).close()
+            _connect(self).close()
         except psycopg.OperationalError:
             return False
         return True
@@ -325,6 +309,58 @@ class PostgreSQL(Server):
             os.setgroups([])
             os.setgid(self._account.pw_gid)
             os.setuid(self._account.pw_uid)
+
+
+class Standby(PostgreSQL):
+    """A PostgreSQL server that follows another one, and only reads, until it is promoted.
+
+    Args:
+        primary: the other one.
+    """
+
+    def __init__(self, primary: PostgreSQL) -> None:
+        self._primary = primary
+        super().__init__(primary.max_connections)
+
+    def promote(self) -> None:
+        """Has it take over. Returns when it takes writes."""
+        with _connect(self) as connection:
+            connection.execute("SELECT pg_promote()")
+
+    def _create(self) -> None:
+        self._account = self._primary._account
+        if self._account is not None:
+            os.chown(self._home, self._account.pw_uid, self._account.pw_gid)
+        self._run(
+            [
+                str(system_packages.find("pg_basebackup")),
+                f"--pgdata={self._home / 'data'}",
+                f"--dbname=host={self._primary.host} port={self._primary.port} user={self.user}",
+                "--checkpoint=fast",
+                "--write-recovery-conf",
+                "--no-sync",
+            ],
+            env={**os.environ, "PGPASSWORD": self.password},
+            preexec_fn=self._become,
+            cwd=self._home,
+        )
+
+    def _prepare(self) -> None:
+        """Nothing: it has what its primary has."""
+
+
+def _connect(server: PostgreSQL) -> Any:
+    import psycopg
+
+    return psycopg.connect(
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        password=server.password,
+        dbname="postgres",
+        autocommit=True,
+        connect_timeout=2,
+    )
 
 
 SERVERS: dict[str, type[Server]] = {"mariadb": MariaDB, "postgresql": PostgreSQL}

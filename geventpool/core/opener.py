@@ -208,6 +208,8 @@ class Opener:
                 except Exception:
                     dismiss(pool)
             pool.add_opened(entry, now)
+            if started < pool.renewal.distrusted_at:  # and so perhaps to the same server
+                entry.expires_at = entry.sure_until = -math.inf
         finally:
             self.in_flight.pop(gevent.getcurrent(), None)
         if pool.opener is not self:

@@ -1,11 +1,14 @@
 """Replaces entries before they are too old: the new one is opened first, then the old one is closed.
 
+And those of an age that something is wrong with: all that were opened before an error that says so.
+
 Each entry is due at a moment of its own, between 75 % and 90 % of `lifetime`, so that connections which
 were opened together do not all go together; at `lifetime` itself it is no longer lent at all.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from functools import partial
@@ -18,9 +21,16 @@ from .waiter import Timer
 if TYPE_CHECKING:
     from .pool import ResourcePool
 
+log = logging.getLogger("geventpool")
 
 _EARLIEST = 0.75
 _LATEST = 0.90
+# What takes the place of distrusted entries may be no better, as long as an address leads to the same
+# server, or because the program is to blame. It is distrusted after these seconds at the earliest, which
+# double up to the second figure while that goes on.
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 8.0
+
 # Of less than that nothing can be renewed in time: it is replaced when it is asked for.
 _SHORTEST = 1.0
 
@@ -37,6 +47,7 @@ class Renewal:
     Attributes:
         ageing: entries for which replacements are wanted.
         due_when_returned: lent ones, whose time has come.
+        distrusted_at: what was opened before is to be replaced.
     """
 
     def __init__(self, pool: ResourcePool) -> None:
@@ -44,6 +55,8 @@ class Renewal:
         self._timers: dict[Entry, Timer] = {}
         self.due_when_returned: set[Entry] = set()
         self.ageing: list[Entry] = []
+        self.distrusted_at = -math.inf
+        self._pause = _FIRST_PAUSE
 
     def add(self, entry: Entry) -> None:
         """A new entry: sets the timer of its age, and closes the one that it replaces."""
@@ -62,6 +75,28 @@ class Renewal:
         self.due_when_returned.discard(entry)
         entry.expires_at = entry.opened_at + self._pool.limits.lifetime
         return now < entry.expires_at and self._replace(entry, now)
+
+    def distrust(self, entry: Entry, why: str) -> None:
+        """Something says that this entry, and so all of its age, is of no use. Never switches.
+
+        Args:
+            entry: a lent one. Its holder may go on with it.
+            why: for the log.
+        """
+        pool = self._pool
+        if not pool.is_here:
+            pool.mailbox.post(self.distrust, entry, why)
+            return
+        now = pool.clock.now()
+        quiet_for = now - self.distrusted_at
+        if entry.opened_at < self.distrusted_at or quiet_for < self._pause:
+            return
+        is_first = quiet_for > 2 * _LONGEST_PAUSE
+        self._pause = _FIRST_PAUSE if is_first else min(2 * self._pause, _LONGEST_PAUSE)
+        self.distrusted_at = now
+        pool.opener.doubt()
+        pool.expire_all()
+        log.warning("%r: %s: all connections that are open by now will be replaced", pool, why)
 
     def forget(self, entry: Entry) -> None:
         """An entry is closed, for whatever reason."""

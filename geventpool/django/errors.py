@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import InterfaceError, OperationalError
+from django.db.utils import DatabaseErrorWrapper
 
 from geventpool.errors import (
     ConfigError,
@@ -44,6 +45,16 @@ class DjangoPlanLost(PlanLost, OperationalError):
 
 class PoolImproperlyConfigured(ConfigError, ImproperlyConfigured):
     """A setting of `DATABASES[alias]` cannot be used; the text names it, its value and the cure."""
+
+
+class WatchedErrors(DatabaseErrorWrapper):
+    """Django's, which makes its errors of the driver's; the pool sees these before."""
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if kind is None:
+            return
+        self.wrapper.saw(error)
+        super().__exit__(kind, error, traceback)
 
 
 _OURS: dict[type[Exception], Any] = {

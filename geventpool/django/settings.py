@@ -51,7 +51,8 @@ KNOBS: Final = {
 }
 """The ancestor's name of a setting, and ours."""
 
-_OWN_FUNCTIONS: Final = frozenset(KNOBS.values())  # which the sizing policy calls by itself
+# They are called by the sizing policy, and for each error.
+_OWN_FUNCTIONS: Final = frozenset({*KNOBS.values(), "is_disconnect"})
 _OTHERS: Final = (
     "django_pre_ping",
     "django_reset_on_return",

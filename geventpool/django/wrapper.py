@@ -13,10 +13,12 @@ from typing import Any
 from django import VERSION
 from django.db import ProgrammingError
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
+from django.utils.functional import cached_property
 from gevent import Greenlet, getcurrent
 
 from . import plans, registry
 from .cursors import PooledCursor, of_one_loan
+from .errors import WatchedErrors
 from .registry import AliasPool, Loan, Session
 
 _Base: Any = object
@@ -164,6 +166,16 @@ class PooledWrapper(_Base):
     def _create_planned_cursor(self) -> Any:
         """A cursor that can run a plan."""
         return super().create_cursor()
+
+    @cached_property
+    def wrap_database_errors(self) -> Any:
+        """As ever, but the pool sees the driver's errors."""
+        return WatchedErrors(self)
+
+    def saw(self, error: BaseException) -> None:
+        """An error of the driver's. Never switches."""
+        if self._loan is not None and self._loan.saw(error):
+            self.close_at = 0.0  # with the request, also where connections are kept for longer
 
     def close_pool(self) -> None:
         """Closes what the pools to this database have idle, and the rest when it comes back."""

@@ -21,8 +21,10 @@ __all__ = [
     "State",
     "by_class",
     "driver_for",
+    "errors_behind",
     "is_full",
     "is_operational",
+    "is_unfit",
     "tune",
 ]
 
@@ -67,6 +69,18 @@ def is_full(error: BaseException) -> bool:
         error: the DBAPI's own.
     """
     return driver_for(error).is_full(error)
+
+
+def is_unfit(connection: object, error: BaseException) -> bool:
+    """Does an error say that the server of a connection is no longer the one? Never switches."""
+    return driver_for(connection).is_unfit(connection, error)
+
+
+def errors_behind(connection: object, error: BaseException) -> list[BaseException]:
+    """The driver's own error; or whatever it is, and what it was made of. Never switches."""
+    if driver_for(error) is driver_for(connection):
+        return [error]
+    return [one for one in (error, error.__cause__, error.__context__) if one is not None]
 
 
 def tune(module_name: str) -> None:

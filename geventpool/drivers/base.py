@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import re
 import select
 import sys
 import time
@@ -34,6 +35,22 @@ _TOO_MANY_TEXTS = (
     "too many connections for database",
     "no more connections allowed",  # PgBouncer
 )
+
+# MySQL and MariaDB: this server, or what it is to this session, does not take writes (any more).
+_MYSQL_UNFIT = {
+    1053,  # it shuts down
+    1792,  # a transaction that is read only, as all are by the server's transaction_read_only
+    1836,  # read-only mode
+    1874,  # InnoDB in read-only mode, as in Aurora's readers
+    3032,  # offline mode
+    3100,  # group replication refuses the commit
+}
+_OPTION_PREVENTS = 1290  # of any option
+_READ_ONLY_OPTION = re.compile("--(?:super[-_])?read[-_]only")
+_UNKNOWN_COMMAND = 1047  # also of a Galera node outside of its cluster's majority
+# PostgreSQL: admin_shutdown, crash_shutdown, cannot_connect_now.
+_POSTGRESQL_UNFIT = ("57P01", "57P02", "57P03")
+_READ_ONLY_TRANSACTION = "25006"
 
 
 class State(enum.Enum):
@@ -219,6 +236,16 @@ class Driver:
         """Has a connect failed because the server has no room for one more connection?"""
         return False
 
+    def is_unfit(self, connection: Any, error: BaseException) -> bool:
+        """Does an error of a connection say that its server is no longer the one to write to?
+
+        Such as a primary that was demoted or shuts down. Not if it is the user who wants to read only,
+        as far as that can be told. No I/O, never switches.
+        """
+        return is_mysql_unfit(
+            error, getattr(error, "errno", None)
+        )  # as MySQL's other DBAPIs have it
+
     def move(self, connection: Any) -> None:
         """Makes a connection that another native thread has used usable by the hub of this one.
 
@@ -316,7 +343,7 @@ def postgresql_unsolicited(peeked: bytes, is_encrypted: bool) -> Idle:
 
 def is_mysql_full(error: BaseException) -> bool:
     """Does MySQL or MariaDB refuse a connection because there are too many?"""
-    code = error.args[0] if error.args else None
+    code = mysql_code(error)
     return code in _TOO_MANY or (code == _USER_LIMIT and "max_user_connections" in str(error))
 
 
@@ -331,3 +358,37 @@ def is_postgresql_full(error: BaseException, sqlstate: object) -> bool:
         return sqlstate == _TOO_MANY_CONNECTIONS
     text = str(error)
     return any(words in text for words in _TOO_MANY_TEXTS)
+
+
+def mysql_code(error: BaseException) -> object:
+    """An error's code, where PyMySQL and mysqlclient have it."""
+    return error.args[0] if error.args else None
+
+
+def is_mysql_unfit(error: BaseException, code: object) -> bool:
+    """Does MySQL or MariaDB say that it is not the one to write to (any more)?"""
+    return (
+        code in _MYSQL_UNFIT
+        or (code == _OPTION_PREVENTS and _READ_ONLY_OPTION.search(str(error)) is not None)
+        or (code == _UNKNOWN_COMMAND and "WSREP" in str(error))
+    )
+
+
+def is_postgresql_unfit(
+    sqlstate: object, is_chosen: Callable[[], object], reported: Callable[[str], str | None]
+) -> bool:
+    """Does PostgreSQL say that it is not the one to write to (any more)?
+
+    A write is refused in a standby, where all is read only by default, and where the user has made his
+    transaction so. Since release 14 a server reports the first two to each session.
+
+    Args:
+        sqlstate: the error's code.
+        is_chosen: has the user told the driver that he wants to read only?
+        reported: what the server has reported of a parameter; `None`: nothing.
+    """
+    if sqlstate != _READ_ONLY_TRANSACTION:
+        return sqlstate in _POSTGRESQL_UNFIT
+    return not is_chosen() and any(
+        reported(name) != "off" for name in ("in_hot_standby", "default_transaction_read_only")
+    )

@@ -1,10 +1,18 @@
-"""mysqlclient (MySQLdb): a C library that blocks the hub while it waits."""
+"""mysqlclient (MySQLdb): a C library that blocks the hub while it waits.
+
+When it loses its server in a query, it closes its socket, but tells its number ever after, which is soon
+that of something else. So it is remembered which socket a pool's connection has.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from .base import Driver, Idle, State, is_mysql_full, is_patched
+from .base import Driver, Idle, State, is_mysql_full, is_mysql_unfit, is_patched, mysql_code
+
+_sockets: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
 
 
 class MySQLdb(Driver):
@@ -12,11 +20,16 @@ class MySQLdb(Driver):
 
     name = "MySQLdb"
 
+    def adopt(self, connection: Any) -> None:
+        if connection.open:
+            _sockets[connection] = _identity(connection.fileno())
+
     def fileno(self, connection: Any) -> int | None:
         if not connection.open:
             return None
         number: int = connection.fileno()
-        return number
+        is_its_own = _sockets.get(connection) in (None, _identity(number))
+        return number if is_its_own else None
 
     def state(self, connection: Any) -> State:
         return State.UNKNOWN if connection.open else State.BROKEN
@@ -37,6 +50,9 @@ class MySQLdb(Driver):
     def is_full(self, error: BaseException) -> bool:
         return is_mysql_full(error)
 
+    def is_unfit(self, connection: Any, error: BaseException) -> bool:
+        return is_mysql_unfit(error, mysql_code(error))
+
     def blocks_hub(self, connection: Any) -> str | None:
         if not is_patched():
             return None
@@ -44,3 +60,12 @@ class MySQLdb(Driver):
             "mysqlclient (MySQLdb) blocks the gevent hub during every query, and with it all greenlets "
             "of the process: use PyMySQL instead (mysql+pymysql://…)"
         )
+
+
+def _identity(fileno: int) -> object:
+    """Of whatever has this number now; `False`: nothing has."""
+    try:
+        found = os.fstat(fileno)
+    except OSError:
+        return False
+    return found.st_dev, found.st_ino

@@ -30,6 +30,7 @@ from .base import (
     State,
     ghost_of,
     is_postgresql_full,
+    is_postgresql_unfit,
     is_tls,
     move_socket,
     postgresql_unsolicited,
@@ -111,11 +112,19 @@ class Pg8000(Driver):
         )
 
     def is_full(self, error: BaseException) -> bool:
-        fields = error.args[0] if error.args else None
-        return is_postgresql_full(error, fields.get("C") if isinstance(fields, dict) else None)
+        return is_postgresql_full(error, _sqlstate_of(error))
+
+    def is_unfit(self, connection: Any, error: BaseException) -> bool:
+        reported = dict(connection.parameter_statuses)
+        return is_postgresql_unfit(_sqlstate_of(error), lambda: False, reported.get)
 
     def move(self, connection: Any) -> None:
         move_socket(connection._usock)
+
+
+def _sqlstate_of(error: BaseException) -> object:
+    fields = error.args[0] if error.args else None
+    return fields.get("C") if isinstance(fields, dict) else None
 
 
 def _cancel(family: int, address: Any, key: bytes | None, _connect: object) -> None:

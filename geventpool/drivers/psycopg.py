@@ -22,6 +22,7 @@ from .base import (
     ghost_of,
     is_patched,
     is_postgresql_full,
+    is_postgresql_unfit,
     postgresql_unsolicited,
 )
 from .libpq import CancelRequest, send_in_thread
@@ -104,6 +105,13 @@ class Psycopg(Driver):
 
     def is_full(self, error: BaseException) -> bool:
         return is_postgresql_full(error, getattr(error, "sqlstate", None))
+
+    def is_unfit(self, connection: Any, error: BaseException) -> bool:
+        return is_postgresql_unfit(
+            getattr(error, "sqlstate", None),
+            lambda: connection.read_only,
+            lambda name: connection.info.parameter_status(name),
+        )
 
     def blocks_hub(self, connection: Any) -> str | None:
         if not is_patched("select") or _name_of_wait() != "wait_c":

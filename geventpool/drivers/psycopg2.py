@@ -20,6 +20,7 @@ from .base import (
     ghost_of,
     is_patched,
     is_postgresql_full,
+    is_postgresql_unfit,
     postgresql_unsolicited,
 )
 from .libpq import CancelRequest, send_in_thread
@@ -87,6 +88,13 @@ class Psycopg2(Driver):
 
     def is_full(self, error: BaseException) -> bool:
         return is_postgresql_full(error, getattr(error, "pgcode", None))
+
+    def is_unfit(self, connection: Any, error: BaseException) -> bool:
+        return is_postgresql_unfit(
+            getattr(error, "pgcode", None),
+            lambda: connection.readonly,
+            lambda name: connection.info.parameter_status(name),
+        )
 
     def blocks_hub(self, connection: Any) -> str | None:
         if not is_patched() or sys.modules["psycopg2.extensions"].get_wait_callback() is not None:

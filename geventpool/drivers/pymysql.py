@@ -28,8 +28,10 @@ from .base import (
     State,
     ghost_of,
     is_mysql_full,
+    is_mysql_unfit,
     is_tls,
     move_socket,
+    mysql_code,
     python_fileno,
     python_fileno_of,
 )
@@ -137,6 +139,9 @@ class PyMySQL(Driver):
 
     def is_full(self, error: BaseException) -> bool:
         return is_mysql_full(error)
+
+    def is_unfit(self, connection: Any, error: BaseException) -> bool:
+        return is_mysql_unfit(error, mysql_code(error))
 
     def move(self, connection: Any) -> None:
         move_socket(connection._sock)

@@ -30,7 +30,7 @@ from ..pool import ConnectionHandlers, Door, make_core
 from ..sizing.paced import Knob
 from .errors import TWINS, kill_behind
 from .memory import expect as expect_memory
-from .proxy import Fairy, Record
+from .proxy import Fairy, Record, watch_errors
 
 _STYLES = {"rollback": reset_rollback, "commit": reset_commit, None: reset_none}
 _LONGEST_CONNECT = 30.0
@@ -128,6 +128,7 @@ class GeventPool(Door, Pool):
         reclaim_after: a connection whose greenlet has ended is taken back after so many seconds.
         max_waiting: longest line of callers.
         shed_after: refuse early when the line has stood for so many seconds.
+        is_disconnect: True for an error of the driver's: the server is no longer the one.
         core_size, retire_interval, retire_quantity, unload_timeout: as in `geventpool.sizing.paced`.
         events: as in `QueuePool`.
         dialect: as in `QueuePool`.
@@ -164,6 +165,7 @@ class GeventPool(Door, Pool):
         reclaim_after: float | None = _UNSAID,
         max_waiting: int | None = None,
         shed_after: float | None = None,
+        is_disconnect: Any = None,
         core_size: Knob = None,
         retire_interval: Knob = None,
         retire_quantity: Knob = None,
@@ -189,6 +191,7 @@ class GeventPool(Door, Pool):
             "cancel_deadline": cancel_deadline,
             "max_waiting": max_waiting,
             "shed_after": shed_after,
+            "is_disconnect": is_disconnect,
             "core_size": core_size,
             "retire_interval": retire_interval,
             "retire_quantity": retire_quantity,
@@ -221,7 +224,8 @@ class GeventPool(Door, Pool):
         self._spares: list[Record] = []  # records without a connection, kept for the next one
         if dialect is not None and getattr(dialect, "dbapi", None) is not None:
             drivers.tune(getattr(dialect.dbapi, "__name__", ""))
-        self.core = make_core(_RecordHandlers(self), config, logging_name or _name_of(dialect))
+        name = logging_name or getattr(dialect, "name", None) or "pool"
+        self.core = make_core(_RecordHandlers(self), config, name)
 
     # What `Pool` asks of its subclasses.
 
@@ -420,6 +424,7 @@ class GeventPool(Door, Pool):
         def invoke_and_adopt(record: ConnectionPoolEntry) -> Any:
             connection = invoke(record)
             self._adopt(connection, lambda: invoke(cast(Any, None)))
+            watch_errors(self._dialect)
             if record is not None:  # else it is opened beside the pool
                 cast(Record, record).driver = drivers.driver_for(connection)
             return connection
@@ -488,7 +493,3 @@ def _reset_name(value: Any) -> Any:
     """SQLAlchemy's enum of reset styles, as `recreate` and old code may pass it, by its name."""
     name = getattr(value, "name", None)
     return name.removeprefix("reset_") if isinstance(name, str) else value
-
-
-def _name_of(dialect: Any) -> str:
-    return getattr(dialect, "name", None) or "pool"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from gevent import getcurrent
@@ -20,6 +22,23 @@ if TYPE_CHECKING:
 
 
 CLEAN = State.CLEAN  # an enum's members are dear to look up
+
+
+def watch_errors(dialect: Any) -> None:
+    """Has pools see the errors that SQLAlchemy asks a dialect about. Idempotent."""
+    ask = getattr(dialect, "is_disconnect", None)
+    if ask is not None and getattr(ask, "func", None) is not _is_disconnect:
+        dialect.is_disconnect = partial(_is_disconnect, ask)
+
+
+def _is_disconnect(
+    ask: Callable[..., bool], error: BaseException, connection: Any, cursor: Any
+) -> bool:
+    if isinstance(connection, Fairy):
+        record: Any = connection._connection_record
+        if record is not None:
+            connection._pool._saw(record.entry, record.dbapi_connection, error)
+    return ask(error, connection, cursor)
 
 
 class Record(_ConnectionRecord):

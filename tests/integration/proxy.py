@@ -122,6 +122,10 @@ class Proxy:
         """Ends `refuse` and `black_hole` for new connects. What hangs after its accept hangs on."""
         self._tell("accept")
 
+    def lead_to(self, host: str, port: int) -> None:
+        """New connections are to another server, as after a failover; those that are there go on."""
+        self._tell("lead_to", host=host, port=port)
+
     def delay_connects(self, seconds: float) -> None:
         """Forwards nothing on a new connection for so long; those that are there go on.
 
@@ -310,6 +314,9 @@ class _Relay:
     def accept(self) -> None:
         self.refuse()
         self._listen(answers=True, accepts=True)
+
+    def lead_to(self, host: str, port: int) -> None:
+        self._target = host, port
 
     def delay_connects(self, seconds: float) -> None:
         self._connect_delay = seconds

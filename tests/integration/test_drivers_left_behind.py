@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from geventpool import ConnectionPool
 from geventpool.drivers import State
 
 from .dbapi import (
+    ALL,
     POSTGRESQL,
     Subject,
     make_subject,
@@ -156,3 +158,24 @@ def test_other_settings_of_pymysql_are_clean(subject_of: Callable[..., Subject])
     for sql in ("set @a = 1", "set sql_mode = ''", "/* a */ select 'set transaction'"):
         run(subject.connection, sql)
         assert subject.state is State.CLEAN
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_connection_that_has_lost_its_server_tells_no_descriptor_of_something_else(
+    subject_of: Callable[..., Subject], name: str
+) -> None:
+    subject = subject_of(name)
+    fileno = subject.driver.fileno(subject.connection)
+    assert fileno is not None
+    its_own = os.fstat(fileno).st_ino
+    subject.kill()
+    with pytest.raises(module_of(name).Error):
+        while True:  # the server takes its time
+            run(subject.connection, "select 1")
+    others = [os.open(os.devnull, os.O_RDONLY) for _ in range(8)]  # one gets its number
+    try:
+        fileno = subject.driver.fileno(subject.connection)
+        assert fileno is None or os.fstat(fileno).st_ino == its_own
+    finally:
+        for other in others:
+            os.close(other)

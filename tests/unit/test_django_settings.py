@@ -157,3 +157,12 @@ def test_djangos_own_pool_beside_ours_is_refused(more: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="remove the option"):
         read("default", {"OPTIONS": {"pool": True}, **more})
     assert read("default", {"OPTIONS": {"pool": False}}).said == {}
+
+
+def test_a_function_for_errors_is_not_called_but_kept() -> None:
+    asked: list[BaseException] = []
+    settings = read_pool({"is_disconnect": asked.append})
+    assert settings.said["is_disconnect"] == asked.append
+    assert not settings.is_dynamic
+    with pytest.raises(ImproperlyConfigured, match=r"'is_disconnect'.*give a function"):
+        read_pool({"is_disconnect": "1290"})
