@@ -114,7 +114,7 @@ class ConnectionHandlers:
 
     def close(self, connection: Any, cause: str) -> object:
         """Closes it. May switch greenlets."""
-        return connection.close()
+        return drivers.driver_for(connection).leave_to_user(connection) or connection.close()
 
     def ghost(self, connection: Any) -> Ghost | None:
         """What the server may still do for a connection that was left in mid-query."""
@@ -273,7 +273,15 @@ class PooledConnection:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        entry = self._entry
+        if (
+            error is not None
+            and entry is not None
+            and drivers.driver_for(entry.resource).is_cut_by(entry.resource, error)
+        ):
+            self.invalidate()
+        else:
+            self.close()  # which asks the driver whether it was left in the middle of anything
 
     def __getattr__(self, name: str) -> Any:
         if self._entry is None:

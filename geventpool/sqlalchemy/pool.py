@@ -408,6 +408,10 @@ class GeventPool(Door, Pool):
             if self._invalidate_time != before:
                 self.core.expire_all()
 
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        if not drivers.driver_for(connection).leave_to_user(connection):
+            super()._close_connection(connection, terminate=terminate)
+
     # What the core asks of us.
 
     def _should_wrap_creator(self, creator: Any) -> Any:
