@@ -180,14 +180,14 @@ class ConnectionHandlers:
     def socket_of(self, connection: Any) -> Callable[[Any], object] | None:
         """By the attribute that the driver's file names."""
         path = by_class[type(connection)].socket
-        return None if path is None else _getter(path)
+        return None if path is None else getter(path)
 
     def is_farewell(self, connection: Any, peeked: bytes) -> bool:
         """What the driver makes of unsolicited bytes."""
         return drivers.driver_for(connection).unsolicited(connection, peeked) is Idle.DEAD
 
 
-_getter = functools.cache(attrgetter)
+getter = functools.cache(attrgetter)
 
 
 def adopt(connection: Any) -> None:

@@ -175,7 +175,7 @@ def _accountant(kind: Any) -> type:
 
 
 def _asks(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The same method, which sends and reads; if it does not read to the end, the connection is spoiled."""
+    """The same method, which asks; if it does not read to the answer's end, the connection is spoiled."""
 
     @functools.wraps(method)
     def ask(self: Any, *arguments: Any, **keywords: Any) -> Any:

@@ -3,10 +3,10 @@
 Three things are added to it. A connection that the pool opens thinks of itself as in a transaction until a
 reply says otherwise, because an error packet carries no status flags and a kill leaves no reply at all;
 and it knows when it was left in the middle of a packet or of an answer, used by two greenlets at once, or
-left with settings for a transaction that has not begun. It keeps hold of its socket when a kill makes PyMySQL close it before an
-answer has come, so that the server's work can be ended. And `tune` makes one TLS context for equal
-settings: PyMySQL builds one for each connect, which reads the system's certificates and costs about 17 ms
-of CPU in which the whole worker stands still.
+left with settings for a transaction that has not begun. It keeps hold of its socket when a kill makes
+PyMySQL close it before an answer has come, so that the server's work can be ended. And `tune` makes one
+TLS context for equal settings: PyMySQL builds one for each connect, which reads the system's certificates
+and costs about 17 ms of CPU in which the whole worker stands still.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ class PyMySQL(Driver):
             return State.BROKEN
         result = connection._result
         if result is not None and result.unbuffered_active:
-            return State.BROKEN  # to read the rest could take any time, and stalls the hub meanwhile
+            return (
+                State.BROKEN
+            )  # to read the rest could take any time, and stalls the hub meanwhile
         if not getattr(type(connection), "_is_pessimist", False) or (
             result is not None and result.has_next
         ):

@@ -44,14 +44,16 @@ def _is_watched(one: Any) -> bool:
 def _watch(one: Any, exchange: Exchange) -> None:
     """Gives a connection or a cursor a class that keeps account of exchanges, if it can have one."""
     kind = type(one)
-    if _is_watched(one) or not hasattr(kind, "cursor") and not hasattr(kind, "execute"):
+    if _is_watched(one) or not (hasattr(kind, "cursor") or hasattr(kind, "execute")):
         return
     try:
         if kind not in _watched_classes:
             _watched_classes[kind] = _watched(kind)
         one._geventpool_exchange = exchange
         one.__class__ = _watched_classes[kind]
-    except Exception:  # it is written in C, has no room for an attribute, or its class wants no children
+    except (
+        Exception
+    ):  # it is written in C, has no room for an attribute, or its class wants no children
         return
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import sys
 import time
 import weakref
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any, cast
 
 from sqlalchemy import exc
@@ -26,7 +24,7 @@ from ..config import PoolConfig, make_config, profile_settings, split_cap
 from ..core.entry import IN_USE, Entry
 from ..drivers.base import Ghost
 from ..errors import PoolTimeout
-from ..pool import ConnectionHandlers, Door, adopt, make_core
+from ..pool import ConnectionHandlers, Door, adopt, getter, make_core
 from ..sizing.paced import Knob
 from .errors import TWINS
 from .proxy import Fairy, Record
@@ -36,9 +34,6 @@ _LONGEST_CONNECT = 30.0
 _REPLACED = ("abandoned", "expired", "dead", "invalidated", "check interrupted")
 _UNSAID: Any = "unsaid"
 _new: Callable[[type[Fairy]], Fairy] = object.__new__
-
-
-_getter = functools.cache(attrgetter)
 
 
 class _RecordHandlers(ConnectionHandlers):
@@ -92,7 +87,7 @@ class _RecordHandlers(ConnectionHandlers):
 
     def socket_of(self, record: Any) -> Callable[[Any], object] | None:
         path = record.driver.socket
-        return None if path is None else _getter(f"dbapi_connection.{path}")
+        return None if path is None else getter(f"dbapi_connection.{path}")
 
     def is_farewell(self, record: Any, peeked: bytes) -> bool:
         return super().is_farewell(record.dbapi_connection, peeked)

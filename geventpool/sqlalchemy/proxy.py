@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 from gevent import getcurrent
@@ -192,7 +193,7 @@ def _is_given_back(fairy: Fairy) -> bool:
 
     Then nobody goes on with it. Only the callers can tell, as `rollback()` is what a user may call, too.
     """
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         code, module = frame.f_code.co_name, frame.f_globals.get("__name__")
         if module == "sqlalchemy.engine.base" and code in ("close", "begin"):
@@ -202,7 +203,7 @@ def _is_given_back(fairy: Fairy) -> bool:
             if getattr(closed, "_dbapi_connection", None) is fairy:
                 return True
         elif module == "sqlalchemy.orm.session" and code in ("close", "rollback"):
-            transaction = frame.f_locals.get("self")
+            transaction: Any = frame.f_locals.get("self")
             if getattr(transaction, "_parent", True) is None and any(
                 connection._dbapi_connection is fairy and is_closed
                 for connection, _, _, is_closed in transaction._connections.values()

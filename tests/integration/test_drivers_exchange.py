@@ -280,7 +280,7 @@ def test_an_engine_s_connection_shared_by_two_greenlets_reaches_nobody_else(
                 ask = functools.partial(connection.execute, text(sleep_for(name, 0.2)))
                 first = gevent.spawn(quietly, ask)
                 gevent.sleep(0)
-                quietly(lambda: connection.execute(text("select 2")))  # noqa: B023
+                quietly(lambda: connection.execute(text("select 2")))
                 first.join()
             wrong[kind] = sum(not answers(engine, number) for number in range(101, 106))
     assert wrong[GeventPool] == 0
@@ -295,9 +295,7 @@ def engine_of(request: pytest.FixtureRequest, name: str, kind: Any) -> Iterator[
     server = server_of(request, name if name in COOPERATIVE else "pymysql")
     url = make_url(server.url(_DIALECTS.get(name, name)))
     arguments = {"use_pure": True} if name == "mysql.connector" else {}
-    engine = create_engine(
-        url, poolclass=kind, pool_size=1, max_overflow=0, connect_args=arguments
-    )
+    engine = create_engine(url, poolclass=kind, pool_size=1, max_overflow=0, connect_args=arguments)
     yield engine
     engine.dispose()
 
@@ -355,7 +353,7 @@ def test_an_engine_s_connection_that_was_left_in_mid_query_is_closed(
             assert answers(engine, number)
 
 
-@pytest.mark.parametrize("name", [*COOPERATIVE, UNKNOWN, "MySQLdb"])
+@pytest.mark.parametrize("name", [*COOPERATIVE, UNKNOWN, "MySQLdb", "mariadb"])
 def test_an_error_of_the_program_or_of_the_database_does_not_cost_a_sound_connection(
     request: pytest.FixtureRequest, name: str
 ) -> None:
