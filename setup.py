@@ -15,6 +15,7 @@ DRIVERS = [
     "psycogreen>=1.0",
     "pg8000>=1.30",
 ]
+UNKNOWN = ["mysql-connector-python>=9"]  # of which no file of `drivers/` knows anything
 PSYCOPG = ["psycopg[binary]>=3.1"]
 FLASK = ["Flask>=2.3", "Flask-SQLAlchemy>=3.1"]
 DJANGO = ["Django>=4.2"]
@@ -72,6 +73,7 @@ setup(
             *LOADTESTS,
             *EXAMPLES,
             *FOUND_BESIDE_US,
+            *UNKNOWN,
             "hypothesis>=6.100",
             "import-linter>=2",
             "mypy>=1.10",

@@ -173,7 +173,7 @@ class ConnectionHandlers:
 
     def close(self, connection: Any, cause: str) -> object:
         """Closes it. May switch greenlets."""
-        return connection.close()
+        return drivers.driver_for(connection).leave_to_user(connection) or connection.close()
 
     def ghost(self, connection: Any) -> Ghost | None:
         """What the server may still do for a connection that was left in mid-query."""
@@ -239,14 +239,14 @@ class ConnectionHandlers:
     def socket_of(self, connection: Any) -> Callable[[Any], object] | None:
         """By the attribute that the driver's file names."""
         path = by_class[type(connection)].socket
-        return None if path is None else _getter(path)
+        return None if path is None else getter(path)
 
     def is_farewell(self, connection: Any, peeked: bytes) -> bool:
         """What the driver makes of unsolicited bytes."""
         return drivers.driver_for(connection).unsolicited(connection, peeked) is Idle.DEAD
 
 
-_getter = functools.cache(attrgetter)
+getter = functools.cache(attrgetter)
 
 
 def adopt(connection: Any) -> None:
@@ -341,9 +341,13 @@ class PooledConnection:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None:
+        entry = self._entry
+        if error is not None and entry is not None:
             self.saw(error)
-        self.close()
+            if drivers.driver_for(entry.resource).is_cut_by(entry.resource, error):
+                self.invalidate()
+                return
+        self.close()  # which asks the driver whether it was left in the middle of anything
 
     def __getattr__(self, name: str) -> Any:
         if self._entry is None:

@@ -13,6 +13,7 @@ from .psycopg import Psycopg
 from .psycopg2 import Psycopg2
 from .pymysql import PyMySQL
 from .sqlite3 import Sqlite3
+from .unknown import Unknown
 
 __all__ = [
     "Driver",
@@ -28,7 +29,7 @@ __all__ = [
     "tune",
 ]
 
-_UNKNOWN = Driver()
+_UNKNOWN = Unknown()
 _BY_MODULE: dict[str, Driver] = {
     driver.name: driver
     for driver in (PyMySQL(), MySQLdb(), Psycopg2(), Psycopg(), Pg8000(), Sqlite3())

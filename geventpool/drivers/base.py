@@ -138,7 +138,7 @@ class Ghost:
         """
         if self._fd < 0:
             return False
-        self._hang_up()
+        hang_up(self._fd)
         deadline = time.monotonic() + seconds
         while not self._has_ended():
             left = deadline - time.monotonic()
@@ -156,16 +156,6 @@ class Ghost:
         if fd >= 0:
             _close(fd)
 
-    def _hang_up(self) -> None:
-        sock = _Socket(fileno=self._fd)
-        try:
-            sock.setblocking(False)
-            sock.shutdown(SHUT_WR)
-        except OSError:
-            pass  # the server was first
-        finally:
-            sock.detach()
-
     def _has_ended(self) -> bool:
         # It may have to be rid of its answer before it looks at anything else.
         try:
@@ -177,7 +167,7 @@ class Ghost:
 
 
 class Driver:
-    """A DBAPI; this class: one of which nothing is known, so that nothing is ever skipped.
+    """A DBAPI; what is not said otherwise holds of one of which nothing is known.
 
     Attributes:
         name: its module's name.
@@ -203,6 +193,10 @@ class Driver:
     def state(self, connection: Any) -> State:
         """What is known of it. No I/O, never switches."""
         return State.UNKNOWN
+
+    def is_cut_by(self, connection: Any, error: BaseException) -> bool:
+        """May this error have left it in the middle of an exchange, which `state` cannot tell?"""
+        return False
 
     def unsolicited(self, connection: Any, peeked: bytes) -> Idle:
         """What the first bytes that an idle connection received unasked mean. Never switches."""
@@ -231,6 +225,16 @@ class Driver:
             None: nothing, as far as can be told. Otherwise to be closed by the caller.
         """
         return None
+
+    def leave_to_user(self, connection: Any) -> bool:
+        """Hangs up instead of closing it, if another greenlet waits on it still. Never switches.
+
+        For drivers that cannot bear to be closed then. That greenlet gets an error in due time.
+
+        Returns:
+            False: it is to be closed.
+        """
+        return False
 
     def is_full(self, error: BaseException) -> bool:
         """Has a connect failed because the server has no room for one more connection?"""
@@ -296,6 +300,18 @@ def has_hung_up(fileno: int) -> bool:
     poll.register(fileno, getattr(select, "POLLRDHUP", 0))
     ready = poll.poll(0)
     return bool(ready) and bool(ready[0][1] & _HANGUP)
+
+
+def hang_up(fileno: int) -> None:
+    """Tells the peer that nothing more will be said on this socket. Never switches."""
+    sock = _Socket(fileno=fileno)
+    try:
+        sock.setblocking(False)
+        sock.shutdown(SHUT_WR)
+    except OSError:
+        pass  # the peer was first
+    finally:
+        sock.detach()
 
 
 def ghost_of(

@@ -1,8 +1,8 @@
 """pg8000: pure Python, cooperative by monkey-patching.
 
 Its transaction state is that of the last ReadyForQuery message, and it does not notice when a query is
-abandoned half-way. A connection that the pool opens therefore keeps account of whether it owes the server
-a read.
+abandoned half-way, or when two greenlets use it at once. A connection that the pool opens therefore keeps
+account of whose answer is due.
 
 Unless it is given a context or told to do without TLS, it makes a default context for each connect, also
 for a server that has no TLS. That reads the system's certificates and costs about 17 ms of CPU in which
@@ -36,6 +36,7 @@ from .base import (
     postgresql_unsolicited,
     python_fileno,
 )
+from .exchange import Exchange
 
 _STATES = {b"I": State.CLEAN, b"T": State.IN_TRANSACTION, b"E": State.IN_TRANSACTION}
 
@@ -53,6 +54,15 @@ _SOCKET_ARGUMENTS = [
     "tcp_keepalive",
     "orig_ssl_context",
 ]
+
+# The methods that send something and wait for the answer.
+_QUESTIONS = (
+    "execute_simple",
+    "execute_unnamed",
+    "execute_named",
+    "prepare_statement",
+    "close_prepared_statement",
+)
 
 _accountants: dict[type, type] = {}
 
@@ -75,13 +85,14 @@ class Pg8000(Driver):
         if kind not in _accountants:
             self.tune()
             _accountants[kind] = _accountant(kind) if hasattr(kind, "handle_messages") else kind
+        connection._exchange = Exchange()
         connection.__class__ = _accountants[kind]
 
     def fileno(self, connection: Any) -> int | None:
         return python_fileno(connection._usock)
 
     def state(self, connection: Any) -> State:
-        if python_fileno(connection._usock) is None or getattr(connection, "_owes_a_read", False):
+        if python_fileno(connection._usock) is None or _is_open(connection):
             return State.BROKEN
         if not getattr(type(connection), "_is_accountant", False):
             return State.UNKNOWN
@@ -100,7 +111,7 @@ class Pg8000(Driver):
 
     def ghost(self, connection: Any) -> Ghost | None:
         sock, key = connection._usock, connection._backend_key_data
-        if sock is None or not getattr(connection, "_owes_a_read", False):
+        if sock is None or not _is_open(connection):
             return None
         try:
             family, address = sock.family, sock.getpeername()
@@ -138,38 +149,57 @@ def _cancel(family: int, address: Any, key: bytes | None, _connect: object) -> N
             sock.recv(1)  # nothing comes: the server hangs up when it has passed the request on
 
 
+def _is_open(connection: Any) -> bool:
+    exchange: Exchange | None = getattr(connection, "_exchange", None)
+    return exchange is not None and exchange.is_open
+
+
 def _accountant(kind: Any) -> type:
     """The same class, but it knows whether it has read to the end of an answer."""
 
-    def _send_message(self: Any, *arguments: Any) -> Any:
-        self._owes_a_read = True
-        return kind._send_message(self, *arguments)
-
-    def send_EXECUTE(self: Any) -> Any:  # noqa: N802  # pg8000's name
-        self._owes_a_read = True
-        return kind.send_EXECUTE(self)
-
     def handle_messages(self: Any, context: Any) -> Any:
-        self._owes_a_read = True
+        exchange: Exchange = self._exchange
+        has_begun = exchange.join()
         try:
             kind.handle_messages(self, context)
-        except Exception as error:
+        except BaseException as error:
             # The database's own errors are raised after the answer was read to its end.
-            self._owes_a_read = error is not context.error
+            if error is context.error:
+                exchange.end()
             raise
-        self._owes_a_read = False
+        if has_begun:
+            exchange.end()
 
     namespace = {
         "__doc__": kind.__doc__,
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "_is_accountant": True,
-        "_owes_a_read": False,
-        "_send_message": _send_message,
         "handle_messages": handle_messages,
-        "send_EXECUTE": send_EXECUTE,
     }
+    for name in _QUESTIONS:
+        if hasattr(kind, name):
+            namespace[name] = _asks(getattr(kind, name))
     return type(kind.__name__, (kind,), namespace)
+
+
+def _asks(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The same method, which asks; if it does not read to the answer's end, the connection is spoiled."""
+
+    @functools.wraps(method)
+    def ask(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        exchange: Exchange = self._exchange
+        exchange.begin()
+        try:
+            value = method(self, *arguments, **keywords)
+        except BaseException:
+            if exchange.is_open:
+                exchange.spoil()
+            raise
+        exchange.end()
+        return value
+
+    return ask
 
 
 def share_tls_context(core: Any) -> None:

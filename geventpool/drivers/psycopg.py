@@ -20,6 +20,7 @@ from .base import (
     Idle,
     State,
     ghost_of,
+    hang_up,
     is_patched,
     is_postgresql_full,
     is_postgresql_unfit,
@@ -102,6 +103,14 @@ class Psycopg(Driver):
         pgconn = connection.pgconn
         send = _cancel_request(pgconn)
         return ghost_of(pgconn.socket, pgconn.backend_pid, lambda _: send_in_thread(send))
+
+    def leave_to_user(self, connection: Any) -> bool:
+        # Its socket would be closed while libev watches it, which may abort the process.
+        if connection.closed or not connection.lock.locked():
+            return False
+        hang_up(connection.pgconn.socket)
+        gevent.spawn_raw(_close_when_free, connection)
+        return True
 
     def is_full(self, error: BaseException) -> bool:
         return is_postgresql_full(error, getattr(error, "sqlstate", None))
@@ -196,6 +205,11 @@ def _cancel_request(pgconn: Any) -> Callable[[], None]:
         cancel: Callable[[], None] = pgconn.get_cancel().cancel
         return cancel
     return CancelRequest(str(module.__file__), pgconn.pgconn_ptr).send
+
+
+def _close_when_free(connection: Any) -> None:
+    with connection.lock:
+        connection.close()
 
 
 def _no_rows(cursor: Any) -> Any:

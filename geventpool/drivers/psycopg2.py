@@ -18,6 +18,7 @@ from .base import (
     Idle,
     State,
     ghost_of,
+    hang_up,
     is_patched,
     is_postgresql_full,
     is_postgresql_unfit,
@@ -83,8 +84,17 @@ class Psycopg2(Driver):
         return True
 
     def ghost(self, connection: Any) -> Ghost | None:
-        ghost = _ghosts.pop(connection, None)
+        if connection not in _ghosts:
+            return None
+        ghost = _ghosts.pop(connection) or _ghost_of(connection)
         return None if ghost is None or ghost.is_over else ghost
+
+    def leave_to_user(self, connection: Any) -> bool:
+        # While it waits it holds its mutex, and whoever closes it would stop the whole process.
+        if connection.closed or connection.get_transaction_status() != _ACTIVE:
+            return False
+        hang_up(connection.fileno())
+        return True
 
     def is_full(self, error: BaseException) -> bool:
         return is_postgresql_full(error, getattr(error, "pgcode", None))

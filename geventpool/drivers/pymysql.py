@@ -2,11 +2,11 @@
 
 Three things are added to it. A connection that the pool opens thinks of itself as in a transaction until a
 reply says otherwise, because an error packet carries no status flags and a kill leaves no reply at all;
-and it knows when it was left in the middle of a packet or of an answer, or with settings for a
-transaction that has not begun. It keeps hold of its socket when a kill makes PyMySQL close it before an
-answer has come, so that the server's work can be ended. And `tune` makes one TLS context for equal
-settings: PyMySQL builds one for each connect, which reads the system's certificates and costs about 17 ms
-of CPU in which the whole worker stands still.
+and it knows when it was left in the middle of a packet or of an answer, used by two greenlets at once, or
+left with settings for a transaction that has not begun. It keeps hold of its socket when a kill makes
+PyMySQL close it before an answer has come, so that the server's work can be ended. And `tune` makes one
+TLS context for equal settings: PyMySQL builds one for each connect, which reads the system's certificates
+and costs about 17 ms of CPU in which the whole worker stands still.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .base import (
     Idle,
     State,
     ghost_of,
+    hang_up,
     is_mysql_full,
     is_mysql_unfit,
     is_tls,
@@ -35,6 +36,7 @@ from .base import (
     python_fileno,
     python_fileno_of,
 )
+from .exchange import Exchange
 
 _IN_TRANSACTION = 0x0001  # SERVER_STATUS_IN_TRANS
 _MORE_RESULTS = 0x0008  # SERVER_MORE_RESULTS_EXISTS
@@ -49,6 +51,7 @@ _FOR_THE_NEXT = re.compile(rb"set\b[^;]*(?:\btransaction|tx_)")
 _END = re.compile(rb"\s*(?:commit|rollback)\s*;?\s*$", re.IGNORECASE)
 _MULTI_STATEMENTS = 0x10000  # CLIENT.MULTI_STATEMENTS
 
+_OUT_OF_SYNC = 2014  # CR_COMMANDS_OUT_OF_SYNC
 _NO_SUCH_THREAD = 1094  # ER_NO_SUCH_THREAD
 
 _FILES = ("ca", "cert", "key")
@@ -86,6 +89,7 @@ class PyMySQL(Driver):
             self.tune()
             quieten_cursors(sys.modules["pymysql.cursors"].SSCursor)
             _pessimists[kind] = _pessimist(kind) if hasattr(kind, "_read_query_result") else kind
+        connection._exchange = Exchange()
         connection.__class__ = _pessimists[kind]
         if connection._sock is not None:
             # Whoever opened it may have used it, and PyMySQL does not keep the flags of a SELECT.
@@ -105,11 +109,15 @@ class PyMySQL(Driver):
         return state
 
     def _look_at(self, connection: Any) -> State:
-        if python_fileno(connection._sock) is None or getattr(connection, "_is_out_of_step", False):
+        if python_fileno(connection._sock) is None or _is_open(connection):
             return State.BROKEN
         result = connection._result
+        if result is not None and result.unbuffered_active:
+            return (
+                State.BROKEN
+            )  # to read the rest could take any time, and stalls the hub meanwhile
         if not getattr(type(connection), "_is_pessimist", False) or (
-            result is not None and (result.unbuffered_active or result.has_next)
+            result is not None and result.has_next
         ):
             return State.UNKNOWN
         if connection.server_status & (_IN_TRANSACTION | _MORE_RESULTS):
@@ -132,7 +140,7 @@ class PyMySQL(Driver):
         if kept is not None:
             return None if kept.is_over else kept
         result = connection._result
-        owes_a_read = getattr(connection, "_is_out_of_step", False) or (
+        owes_a_read = _is_open(connection) or (
             result is not None and (result.unbuffered_active or result.has_next)
         )
         return _ghost_of(connection) if owes_a_read else None
@@ -223,9 +231,14 @@ def _pessimist(kind: Any) -> type:
     """The same class, but in a transaction until the server says otherwise."""
 
     def _execute_command(self: Any, command: Any, sql: Any) -> Any:
+        exchange: Exchange = self._exchange
+        exchange.begin()
         try:
             # It may first read what is left of the answer before.
-            return kind._execute_command(self, command, sql)
+            kind._execute_command(self, command, sql)
+        except Exception:
+            exchange.end()  # nothing was sent; or half of it, and the socket is closed
+            raise
         finally:
             self.server_status |= _IN_TRANSACTION
             query = sql.encode("utf-8", "replace") if type(sql) is str else sql
@@ -233,10 +246,11 @@ def _pessimist(kind: Any) -> type:
                 self._is_set_for_the_next = True
             elif self._is_set_for_the_next and _END.match(query):
                 self._is_set_for_the_next = False
+        exchange.join()  # now its answer is due, whatever was read before
 
     def _write_bytes(self: Any, data: Any) -> None:
         # Sending may switch greenlets, and whoever looks then must see that it is busy.
-        was_out_of_step, self._is_out_of_step = self._is_out_of_step, True
+        has_begun = self._exchange.join()
         self._clean_fileno = None
         try:
             kind._write_bytes(self, data)
@@ -246,15 +260,26 @@ def _pessimist(kind: Any) -> type:
             self._force_close()
             self.__dict__.pop("_ghost", None)
             raise
-        finally:
-            self._is_out_of_step = was_out_of_step
+        if has_begun:
+            self._exchange.end()
 
     def _force_close(self: Any) -> None:
         self._clean_fileno = None
-        if self._sock is not None and not getattr(self, "_closed", False):
+        sock, is_asked_to = self._sock, getattr(self, "_closed", False)
+        if sock is not None and not is_asked_to:
             # Something was to be read, and a kill or a time-out came instead.
             self._ghost = _ghost_of(self)
-        kind._force_close(self)
+        try:
+            kind._force_close(self)
+        except RuntimeError:
+            # Another greenlet is reading. It goes on, unless somebody has asked for the end.
+            self._exchange.spoil()
+            if not is_asked_to:
+                raise
+            hang_up(sock.fileno())
+            sock.close()  # as soon as nobody reads from it
+            self._sock = self._rfile = None
+        self._exchange.forget()
         if self._result is not None:
             self._result.unbuffered_active = False  # nobody is to read on
 
@@ -265,12 +290,15 @@ def _pessimist(kind: Any) -> type:
         "_execute_command": _execute_command,
         "_force_close": _force_close,
         "_clean_fileno": None,
-        "_is_out_of_step": False,
         "_is_pessimist": True,
         "_is_set_for_the_next": False,
-        "_read_query_result": _reader(kind),
+        "_read_query_result": _reads_an_answer(_reader(kind)),
         "_write_bytes": _write_bytes,
     }
+    for name in ("_get_server_information", "_request_authentication", "_read_ok_packet"):
+        namespace[name] = _reads_an_answer(getattr(kind, name))
+    for name in ("set_character_set", "show_warnings"):
+        namespace[name] = _reads_an_answer(getattr(kind, name), is_asked_before=False)
     return type(kind.__name__, (kind,), namespace)
 
 
@@ -281,8 +309,44 @@ def _sets_for_the_next(query: bytes, client_flag: int) -> bool:
     return _FOR_THE_NEXT.search(query.lower()) is not None
 
 
+def _is_open(connection: Any) -> bool:
+    exchange: Exchange | None = getattr(connection, "_exchange", None)
+    return exchange is not None and exchange.is_open
+
+
+def _reads_an_answer(read: Callable[..., Any], is_asked_before: bool = True) -> Callable[..., Any]:
+    """The same method, at whose end the answer was read to its end, or the connection is spoiled.
+
+    Args:
+        read: the method.
+        is_asked_before: it does not send the question itself.
+    """
+
+    @functools.wraps(read)
+    def read_an_answer(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        exchange: Exchange = self._exchange
+        if is_asked_before:
+            exchange.join()
+        try:
+            value = read(self, *arguments, **keywords)
+        except self.Error as error:
+            # The server's errors are whole answers, and after most of PyMySQL's own the socket is closed.
+            if error.args and error.args[0] == _OUT_OF_SYNC:
+                exchange.spoil()
+            exchange.end()
+            raise
+        except BaseException:
+            if exchange.is_open and self._sock is not None:
+                exchange.spoil()
+            raise
+        exchange.end()
+        return value
+
+    return read_an_answer
+
+
 def _reader(kind: Any) -> Callable[..., Any]:
-    """`_read_query_result`, but it keeps the flags of a SELECT, and notices if it is left half-way."""
+    """`_read_query_result`, but it keeps the flags of a SELECT."""
     original: Any = sys.modules["pymysql.connections"].Connection
     result_class = _result_class()
     # Not if somebody has put a method of his own in its place.
@@ -290,24 +354,15 @@ def _reader(kind: Any) -> Callable[..., Any]:
 
     def _read_query_result(self: Any, unbuffered: bool = False) -> Any:
         self.server_status |= _IN_TRANSACTION
-        self._is_out_of_step = True
-        try:
-            if not is_usual:
-                affected_rows = kind._read_query_result(self, unbuffered)
-            else:
-                self._result = None
-                result = result_class(self)
-                (result.init_unbuffered_query if unbuffered else result.read)()
-                self._result = result
-                if result.server_status is not None:
-                    self.server_status = result.server_status
-                affected_rows = result.affected_rows
-        except self.Error:
-            # The server's errors are whole answers, and after PyMySQL's own the socket is closed.
-            self._is_out_of_step = False
-            raise
-        self._is_out_of_step = False
-        return affected_rows
+        if not is_usual:
+            return kind._read_query_result(self, unbuffered)
+        self._result = None
+        result = result_class(self)
+        (result.init_unbuffered_query if unbuffered else result.read)()
+        self._result = result
+        if result.server_status is not None:
+            self.server_status = result.server_status
+        return result.affected_rows
 
     return _read_query_result
 
@@ -327,17 +382,41 @@ def _result_class() -> Any:
         self.server_status = eof.server_status
         return True
 
+    def _read_rowdata_packet_unbuffered(self: Any) -> Any:
+        return _read_on(self, original._read_rowdata_packet_unbuffered)
+
+    def _finish_unbuffered_query(self: Any) -> None:
+        _read_on(self, original._finish_unbuffered_query)
+
     def __del__(self: Any) -> None:  # noqa: N807
         # PyMySQL's would read to the end. A finalizer may run in the hub, or swallow a kill.
         if self.unbuffered_active and self.connection is not None:
             self.connection._clean_fileno = None
-            self.connection._is_out_of_step = True
+            self.connection._exchange.spoil()
 
     return type(
         "MySQLResult",
         (original,),
-        {"_check_packet_is_eof": _check_packet_is_eof, "__del__": __del__},
+        {
+            "_check_packet_is_eof": _check_packet_is_eof,
+            "_finish_unbuffered_query": _finish_unbuffered_query,
+            "_read_rowdata_packet_unbuffered": _read_rowdata_packet_unbuffered,
+            "__del__": __del__,
+        },
     )
+
+
+def _read_on(result: Any, read: Callable[[Any], Any]) -> Any:
+    """Reads more of an unbuffered result. Between two rows nobody is in the middle of a packet."""
+    connection = result.connection
+    if not result.unbuffered_active or connection is None:
+        return read(result)
+    has_begun = connection._exchange.join()
+    try:
+        return read(result)
+    finally:
+        if has_begun:
+            connection._exchange.end()
 
 
 def quieten_cursors(cursor_class: Any) -> None:

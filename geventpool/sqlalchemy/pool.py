@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import sys
 import time
 import weakref
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any, cast
 
 from sqlalchemy import exc
@@ -26,7 +24,7 @@ from ..config import PoolConfig, make_config, profile_settings, split_cap
 from ..core.entry import IN_USE, Entry
 from ..drivers.base import Ghost
 from ..errors import PoolTimeout
-from ..pool import ConnectionHandlers, Door, make_core
+from ..pool import ConnectionHandlers, Door, getter, make_core
 from ..sizing.paced import Knob
 from .errors import TWINS, kill_behind
 from .memory import expect as expect_memory
@@ -37,7 +35,6 @@ _LONGEST_CONNECT = 30.0
 _REPLACED = ("abandoned", "expired", "dead", "invalidated", "check interrupted")
 _UNSAID: Any = "unsaid"
 _new: Callable[[type[Fairy]], Fairy] = object.__new__
-_getter = functools.cache(attrgetter)
 
 
 class _RecordHandlers(ConnectionHandlers):
@@ -91,7 +88,7 @@ class _RecordHandlers(ConnectionHandlers):
 
     def socket_of(self, record: Any) -> Callable[[Any], object] | None:
         path = record.driver.socket
-        return None if path is None else _getter(f"dbapi_connection.{path}")
+        return None if path is None else getter(f"dbapi_connection.{path}")
 
     def is_farewell(self, record: Any, peeked: bytes) -> bool:
         return super().is_farewell(record.dbapi_connection, peeked)
@@ -415,6 +412,10 @@ class GeventPool(Door, Pool):
         self._recycle = cast(int, self.config.recycle)
         if not self.has_one_connection:
             self.__dict__.pop("connect", None)
+
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        if not drivers.driver_for(connection).leave_to_user(connection):
+            super()._close_connection(connection, terminate=terminate)
 
     # What the core asks of us.
 

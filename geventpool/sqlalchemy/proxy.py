@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 from gevent import getcurrent
@@ -133,6 +134,13 @@ class Fairy(_ConnectionFairy):
         if self._pool.core.listener is not None:
             self._tell_of_end()
         connection: Any = self.dbapi_connection
+        record: Any = self._connection_record
+        if (
+            record is not None
+            and record.driver.state(connection) is State.BROKEN
+            and _is_given_back(self)
+        ):
+            return  # the pool will close it, and not first read what is left of an answer
         connection.rollback()
 
     def _tell_of_end(self) -> None:
@@ -207,3 +215,28 @@ class Fairy(_ConnectionFairy):
         if record is not None and driver.state(connection) is State.IN_TRANSACTION:
             # In autocommit some drivers send nothing, whatever the user has begun by a statement.
             record.invalidate()
+
+
+def _is_given_back(fairy: Fairy) -> bool:
+    """Is SQLAlchemy about to give it back, and only rolls back on the way? Never switches.
+
+    Then nobody goes on with it. Only the callers can tell, as `rollback()` is what a user may call, too.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        code, module = frame.f_code.co_name, frame.f_globals.get("__name__")
+        if module == "sqlalchemy.engine.base" and code in ("close", "begin"):
+            # `Connection.close`, or the `with` blocks of `Engine.begin`
+            names = frame.f_locals
+            closed = names.get("conn") if code == "begin" else names["self"]
+            if getattr(closed, "_dbapi_connection", None) is fairy:
+                return True
+        elif module == "sqlalchemy.orm.session" and code in ("close", "rollback"):
+            transaction: Any = frame.f_locals.get("self")
+            if getattr(transaction, "_parent", True) is None and any(
+                connection._dbapi_connection is fairy and is_closed
+                for connection, _, _, is_closed in transaction._connections.values()
+            ):
+                return True
+        frame = frame.f_back
+    return False

@@ -21,6 +21,7 @@ ALL = MYSQL + POSTGRESQL
 SURE = ["pymysql", *POSTGRESQL]
 COOPERATIVE = SURE
 
+_COMPILED = {"MySQLdb": "mysqlclient", "mariadb": "MariaDB Connector/Python"}
 _MODULES = {"pg8000": "pg8000.dbapi"}
 
 
@@ -30,9 +31,9 @@ def server_of(request: pytest.FixtureRequest, name: str) -> Any:
 
 
 def module_of(name: str) -> Any:
-    """A DBAPI module; skips loudly where only mysqlclient is missing (it wants a compiler)."""
-    if name == "MySQLdb":
-        return pytest.importorskip("MySQLdb", reason="NOT RUN: mysqlclient is not installed")
+    """A DBAPI module; skips loudly where only one that wants a compiler is missing."""
+    if name in _COMPILED:
+        return pytest.importorskip(name, reason=f"NOT RUN: {_COMPILED[name]} is not installed")
     return importlib.import_module(_MODULES.get(name, name))
 
 

@@ -169,7 +169,7 @@ def test_an_empty_transaction_of_pymysql_is_not_clean(
     expect(subject, State.CLEAN)
 
 
-def test_an_unbuffered_result_of_pymysql_is_not_clean_before_its_end(
+def test_an_unbuffered_result_of_pymysql_is_broken_before_its_end(
     subject_of: Callable[..., Subject],
 ) -> None:
     from pymysql.cursors import SSCursor
@@ -178,7 +178,7 @@ def test_an_unbuffered_result_of_pymysql_is_not_clean_before_its_end(
     cursor = subject.connection.cursor(SSCursor)
     cursor.execute("select seq from seq_1_to_1000")
     cursor.fetchone()
-    assert subject.state is State.UNKNOWN
+    assert subject.state is State.BROKEN, "it is not to be read to the end by the pool"
     cursor.fetchall()
     assert subject.state is not State.BROKEN
     cursor.close()

@@ -29,6 +29,7 @@ from geventpool.drivers.pg8000 import Pg8000, share_tls_context
 from geventpool.drivers.psycopg import Psycopg
 from geventpool.drivers.psycopg2 import Psycopg2
 from geventpool.drivers.pymysql import PyMySQL
+from geventpool.drivers.unknown import Unknown
 from geventpool.errors import BlockingDriverWarning
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,7 +60,7 @@ def in_a_new_process(program: str) -> str:
         ("psycopg2.extensions", Psycopg2),
         ("psycopg", Psycopg),
         ("pg8000.dbapi", Pg8000),
-        ("pymysqlish", Driver),
+        ("pymysqlish", Unknown),
     ],
 )
 def test_a_driver_is_found_by_the_module_of_the_connections_class(

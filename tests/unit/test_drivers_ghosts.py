@@ -168,7 +168,9 @@ def test_pg8000s_cancel_goes_to_the_unix_socket_that_the_connection_came_by(tmp_
         server.listen()
         ours.connect(address)
         connection = SimpleNamespace(
-            _usock=ours, _owes_a_read=True, _backend_key_data=struct.pack("!ii", 7, -8)
+            _usock=ours,
+            _exchange=SimpleNamespace(is_open=True),
+            _backend_key_data=struct.pack("!ii", 7, -8),
         )
         ghost = Pg8000().ghost(connection)
         assert ghost is not None
@@ -190,7 +192,9 @@ def test_pg8000s_cancel_goes_to_the_unix_socket_that_the_connection_came_by(tmp_
 
 
 def test_a_server_that_gave_pg8000_no_key_cannot_be_asked(pair: tuple[Any, Any]) -> None:
-    connection = SimpleNamespace(_usock=pair[0], _owes_a_read=True, _backend_key_data=None)
+    connection = SimpleNamespace(
+        _usock=pair[0], _exchange=SimpleNamespace(is_open=True), _backend_key_data=None
+    )
     ghost = Pg8000().ghost(connection)
     assert ghost is not None
     with pytest.raises(RuntimeError, match="no key"):

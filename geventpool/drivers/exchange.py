@@ -1,0 +1,61 @@
+"""Whether a connection is in the middle of an exchange: a question and the whole answer to it.
+
+A driver that is used by two greenlets at once, or that is left before it has read an answer to its end,
+gives the next question the answer to an older one, and may do so for ever. From then on the connection
+is spoiled, and nothing but closing it makes that good.
+"""
+
+from __future__ import annotations
+
+from gevent import getcurrent
+
+_NOBODY = 0
+_SPOILED = -1
+
+
+class Exchange:
+    """One connection's. Nothing here switches greenlets.
+
+    Attributes:
+        by: `id` of the greenlet that is in an exchange; the greenlet itself would be kept alive by its
+            own frames.
+    """
+
+    __slots__ = ("by",)
+
+    def __init__(self) -> None:
+        self.by = _NOBODY
+
+    @property
+    def is_open(self) -> bool:
+        """Somebody is in the middle of one, or it is spoiled."""
+        return self.by != _NOBODY
+
+    def begin(self) -> None:
+        """A question is about to be sent. An answer that is still due spoils it, whosever it is."""
+        self.by = _SPOILED if self.by else id(getcurrent())
+
+    def join(self) -> bool:
+        """Part of an exchange is about to be done; as in `begin`, unless it is the caller's own.
+
+        Returns:
+            Whether this has begun it.
+        """
+        me = id(getcurrent())
+        if self.by == me:
+            return False
+        self.by = _SPOILED if self.by else me
+        return True
+
+    def end(self) -> None:
+        """The caller's answer was read to its end."""
+        if self.by == id(getcurrent()):
+            self.by = _NOBODY
+
+    def spoil(self) -> None:
+        """It was left in the middle."""
+        self.by = _SPOILED
+
+    def forget(self) -> None:
+        """The connection has another socket, or none."""
+        self.by = _NOBODY

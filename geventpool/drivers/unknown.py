@@ -1,0 +1,112 @@
+"""Any other DBAPI, such as mysql-connector-python: nothing of it is known, and so nothing is skipped.
+
+It cannot tell whether it was left in the middle of an answer, and a rollback would read that answer as its
+own, and so would the next borrower's questions, for ever. A connection that the pool opens is therefore
+watched: the public methods of its class and of its cursors' classes note who is in them, and whether they
+were left by anything but the database's own errors. What is written in C cannot be watched; it blocks
+the hub as a rule, and so is not interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from .base import Driver, State
+from .exchange import Exchange
+
+_watched_classes: dict[type, type] = {}
+
+
+class Unknown(Driver):
+    """A DBAPI that has no file of its own here."""
+
+    def adopt(self, connection: Any) -> None:
+        _watch(connection, Exchange())
+
+    def state(self, connection: Any) -> State:
+        if _is_watched(connection) and connection._geventpool_exchange.is_open:
+            return State.BROKEN
+        return State.UNKNOWN
+
+    def is_cut_by(self, connection: Any, error: BaseException) -> bool:
+        return not isinstance(error, Exception) and not _is_watched(connection)
+
+
+def _is_watched(one: Any) -> bool:
+    return getattr(type(one), "_is_watched", False) is True
+
+
+def _watch(one: Any, exchange: Exchange) -> None:
+    """Gives a connection or a cursor a class that keeps account of exchanges, if it can have one."""
+    kind = type(one)
+    if _is_watched(one) or not (hasattr(kind, "cursor") or hasattr(kind, "execute")):
+        return
+    try:
+        if kind not in _watched_classes:
+            _watched_classes[kind] = _watched(kind)
+        one._geventpool_exchange = exchange
+        one.__class__ = _watched_classes[kind]
+    except (
+        Exception
+    ):  # it is written in C, has no room for an attribute, or its class wants no children
+        return
+
+
+def _watched(kind: type) -> type:
+    """The same class, but whoever calls a public method is in an exchange meanwhile."""
+    namespace: dict[str, Any] = {
+        "__doc__": kind.__doc__,
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "_is_watched": True,
+    }
+    packages = {base.__module__.partition(".")[0] for base in kind.__mro__[:-1]}
+    for name in dir(kind):
+        method = inspect.getattr_static(kind, name)
+        if isinstance(method, FunctionType) and (name == "__next__" or not name.startswith("_")):
+            namespace[name] = _watched_method(method, packages)
+    return type(kind)(kind.__name__, (kind,), namespace)
+
+
+def _watched_method(method: FunctionType, packages: set[str]) -> Callable[..., Any]:
+    """The same method, as one exchange, or part of one."""
+
+    @functools.wraps(method)
+    def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        exchange: Exchange = self._geventpool_exchange
+        if not exchange.join():
+            return method(self, *arguments, **keywords)  # called by another of its methods
+        before = sys.exc_info()[1]  # what the caller is handling already
+        try:
+            value = method(self, *arguments, **keywords)
+        except BaseException as error:
+            if not _is_answer(error, before, packages):
+                exchange.spoil()
+            exchange.end()
+            raise
+        exchange.end()
+        if hasattr(type(value), "fetchone"):
+            _watch(value, exchange)
+        return value
+
+    return call
+
+
+def _is_answer(error: BaseException, before: BaseException | None, packages: set[str]) -> bool:
+    """Is it the DBAPI's own error, as PEP 249 names it, and not one that took an interruption's place?"""
+    if isinstance(error, StopIteration):
+        return True
+    is_own = any(
+        kind.__name__ in ("Error", "Warning") and kind.__module__.partition(".")[0] in packages
+        for kind in type(error).__mro__
+    )
+    cause = error.__context__
+    while is_own and cause is not None and cause is not before:
+        is_own = isinstance(cause, Exception) and not isinstance(cause, OSError)
+        cause = cause.__context__
+    return is_own
