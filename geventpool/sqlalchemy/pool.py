@@ -221,7 +221,7 @@ class GeventPool(Door, Pool):
         self._spares: list[Record] = []  # records without a connection, kept for the next one
         if dialect is not None and getattr(dialect, "dbapi", None) is not None:
             drivers.tune(getattr(dialect.dbapi, "__name__", ""))
-        self.core = make_core(_RecordHandlers(self), config, logging_name or _name_of(dialect))
+        self.core = make_core(_RecordHandlers(self), config, str(logging_name or _name_of(dialect)))
 
     # What `Pool` asks of its subclasses.
 
