@@ -30,10 +30,11 @@ def printable(text: object) -> str:
 def _shown(value: object) -> str:
     """A value that a user gave by mistake, as his error message may show it."""
     if isinstance(value, Mapping):
-        inside = (f"{key!r}: {_shown_as(str(key), one)}" for key, one in value.items())
-        return f"{{{', '.join(inside)}}}"
+        inside = ", ".join(f"{key!r}: {_shown_as(str(key), one)}" for key, one in value.items())
+        return f"{{{inside}}}"
     if isinstance(value, (list, tuple)):
-        return f"{type(value).__name__}({', '.join(map(_shown, value))})"
+        inside = ", ".join(map(_shown, value))
+        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
     if isinstance(value, str) and "://" in value:
         value = _IN_WHOLE_URL.sub(r"\1:***@", value)
     if isinstance(value, str):
