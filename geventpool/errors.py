@@ -4,19 +4,50 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
-# The password of a URL, as far as the last @; and whatever a key of that name has.
-_IN_URL = re.compile(r"(://[^\s/:@]*):\S*@")
+_SECRET = r"(?i:password|passwd|pwd|secret|token)"
+# The password of a URL, as far as the last @ of the word; what a key of that name has, quoted or not.
+_IN_URL = re.compile(r"(://[^\s:@]*):\S*@")
+_IN_WHOLE_URL = re.compile(r"(://[^:@]*):.*@", re.DOTALL)
 _BY_KEY = re.compile(
-    r"(?i)(\w*(?:password|passwd|pwd|secret|token)\w*['\"]?\s*[=:]\s*)"
-    r"(?!None\b)(?:'[^']*'|\"[^\"]*\"|[^\s,;&)}\]'\"]+)"
+    rf"(\w*{_SECRET}\w*['\"]?\s*[=:]\s*)(?!None\b)"
+    r"(?:[bB]?'(?:[^'\\]|\\.)*'|[bB]?\"(?:[^\"\\]|\\.)*\"|[^\s,;&)}\]]+)"
 )
+_NAMES_A_SECRET = re.compile(_SECRET)
 
 
 def without_passwords(text: str) -> str:
     """Text with `***` for the passwords in URLs, and for those of keys like `password=`."""
     return _BY_KEY.sub(r"\1***", _IN_URL.sub(r"\1:***@", text))
+
+
+def printable(text: object) -> str:
+    """Text of unknown origin, so that it can neither move a cursor nor add a line to a log."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+
+
+def _shown(value: object) -> str:
+    """A value that a user gave by mistake, as his error message may show it."""
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{key!r}: {_shown_as(str(key), one)}" for key, one in value.items())
+        return f"{{{inside}}}"
+    if isinstance(value, (list, tuple)):
+        inside = ", ".join(map(_shown, value))
+        return f"[{inside}]" if isinstance(value, list) else f"({inside})"
+    if isinstance(value, str) and "://" in value:
+        value = _IN_WHOLE_URL.sub(r"\1:***@", value)
+    if isinstance(value, str):
+        value = without_passwords(value)  # before `repr` adds quotes and backslashes of its own
+    try:
+        return without_passwords(repr(value))
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def _shown_as(name: str, value: object) -> str:
+    return "***" if value is not None and _NAMES_A_SECRET.search(name) else _shown(value)
 
 
 class GeventPoolError(Exception):
@@ -33,10 +64,23 @@ class ConfigError(GeventPoolError, ValueError):
     """
 
     def __init__(self, argument: str, value: object, cure: str) -> None:
-        super().__init__(f"{argument}={without_passwords(repr(value))}: {cure}")
+        super().__init__(f"{argument}={_shown_as(argument, value)}: {cure}")
         self.argument = argument
         self.value = value
         self.cure = cure
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process goes the text of what it may not be able to unpickle, such as a function.
+        is_plain = self.value is None or type(self.value) in (bool, int, float, str)
+        value = self.value if is_plain else _shown(self.value)
+        return _again, (type(self), self.args, self.argument, value, self.cure)
+
+
+def _again(kind: type[ConfigError], arguments: tuple[Any, ...], *more: Any) -> ConfigError:
+    """A `ConfigError` as it was in the process that has pickled it."""
+    error = kind.__new__(kind, *arguments)
+    error.argument, error.value, error.cure = more
+    return error
 
 
 class PoolTimeout(GeventPoolError):

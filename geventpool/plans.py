@@ -15,12 +15,14 @@ prepared once again; inside of a transaction that PostgreSQL has given up for it
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 from . import drivers
 from .drivers import State
@@ -34,7 +36,9 @@ Prepared: TypeAlias = "OrderedDict[str, Sequence[str]]"
 """The plans of a connection, the one used last at the end, with the types of their parameters."""
 
 _INTEGERS: Final = {"smallint": 2**15, "integer": 2**31, "bigint": 2**63}
-_PARTS_OF_A_MOMENT: Final = ("date", "time without time zone", "time with time zone")
+_EXACT_IN_A_REAL: Final = 2**24
+_LOCAL: Final = "timestamp without time zone"
+_ABSOLUTE: Final = "timestamp with time zone"
 
 _FOR_EVER: Final = 2**31 - 1
 
@@ -87,9 +91,8 @@ class Target:
         return self._pieces.format(*(f"${numbers[key]}" for key in self._order))
 
     def mysql(self) -> str:
-        """With question marks, as a literal of MySQL's."""
-        text = self._pieces.format(*("?" for _ in self._order))
-        return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+        """With question marks."""
+        return self._pieces.format(*("?" for _ in self._order))
 
     def takes(self, parameters: Any) -> bool:
         """Are there as many as it has places? If not, the driver tells it as ever."""
@@ -235,26 +238,49 @@ def _types_of(cursor: Any, target: Target) -> Sequence[str]:
 
 
 def _is_kept(value: Any, kind: str) -> bool:
-    """Is a value still the same as a parameter of this type? EXECUTE would make 3 of 2.5 for an integer,
-    and a day of a moment, where a literal in the statement is compared as it is.
+    """Is a value, as psycopg2 writes it, compared in the same way by the plan as in the statement itself?
+
+    EXECUTE casts it to the type of the plan's parameter, as an assignment does: 3 of 2.5 for an integer, a
+    day of a moment, a time of an interval, text of a number. Only of what is known to be kept, yes.
     """
-    if isinstance(value, (list, tuple)):
-        return all(_is_kept(one, kind.removesuffix("[]")) for one in value)
+    if value is None or isinstance(value, str):
+        return True  # written without a type: in both it gets that of the parameter
+    if isinstance(value, list):
+        return kind.endswith("[]") and all(_is_kept(one, kind.removesuffix("[]")) for one in value)
+    if isinstance(value, bool):
+        return kind == "boolean"
     if isinstance(value, int):
-        most = _INTEGERS.get(kind)
-        return most is None or -most <= value < most
+        most = _EXACT_IN_A_REAL if kind == "real" else _INTEGERS.get(kind)
+        return -most <= value < most if most else kind in ("numeric", "double precision")
     if isinstance(value, (float, Decimal)):
-        return kind not in _INTEGERS and kind != "real"
-    return not isinstance(value, datetime) or kind not in _PARTS_OF_A_MOMENT
+        return kind == "double precision" or (kind == "numeric" and math.isfinite(value))
+    return kind in _KINDS_OF.get((type(value), _has_zone(value)), ())
+
+
+_KINDS_OF: Final[dict[tuple[type, bool], tuple[str, ...]]] = {
+    (date, False): ("date", _LOCAL, _ABSOLUTE),
+    (datetime, False): (_LOCAL, _ABSOLUTE),
+    (datetime, True): (_ABSOLUTE,),
+    (time, False): ("time without time zone",),
+    (time, True): ("time with time zone",),
+    (timedelta, False): ("interval",),
+    (UUID, False): ("uuid",),
+    (bytes, False): ("bytea",),
+    (memoryview, False): ("bytea",),
+}
+
+
+def _has_zone(value: object) -> bool:
+    return getattr(value, "tzinfo", None) is not None
 
 
 def _by_mysql(
     cursor: Any, connection: Any, target: Target, parameters: Any, prepared: Prepared
 ) -> Any:
     if _must_prepare(cursor, target, prepared):
-        # The % of a LIKE would be taken for a placeholder, if there were parameters.
+        # The driver makes a literal of it, because it knows what a backslash means in this session.
         try:
-            cursor.execute(f"PREPARE {target.name} FROM {target.mysql()}")
+            cursor.execute(f"PREPARE {target.name} FROM %s", (target.mysql(),))
         except Exception as error:
             if error.args[:1] == (_TOO_MANY_ON_MYSQL,):
                 return cursor.execute(target.text, parameters or None)

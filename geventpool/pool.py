@@ -391,6 +391,8 @@ class ConnectionPool(Door):
     ) -> None:
         if not callable(connect):
             raise ConfigError("connect", connect, "give a function that opens a connection")
+        if name is not None and not isinstance(name, str):
+            raise ConfigError("name", name, "give text")
         self._said = settings
         self.config = make_config(**settings)
         self._connect = connect

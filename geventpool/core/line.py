@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 
 from gevent import getcurrent
 
-from ..errors import PoolClosed, PoolOverloaded, PoolTimeout, without_passwords
+from ..errors import (
+    ConfigError,
+    PoolClosed,
+    PoolOverloaded,
+    PoolTimeout,
+    printable,
+    without_passwords,
+)
 from . import holders
 from .entry import CLOSED, Entry
 from .listener import dismiss
@@ -66,6 +73,8 @@ class Line:
         pool = self._pool
         if pool.is_closed:
             raise PoolClosed(f"{pool!r} is closed")
+        if deadline != deadline:
+            raise ConfigError("timeout", deadline, "give a number of seconds, or None")
         pool.opener.fail_fast(now)
         if deadline <= now:
             pool.opener.open_wanted(now, extra=1)
@@ -164,7 +173,7 @@ class Line:
             detail = f" for {self._blocked_by(now) - blocked_before:.3g} s"
         elif pool.opener.last_error is not None:
             error = pool.opener.last_error
-            detail = f" ({type(error).__name__}: {without_passwords(str(error))})"
+            detail = f" ({type(error).__name__}: {printable(without_passwords(str(error)))})"
         closing = pool.ledger.closing
         held = pool.holders.describe(now)
         return PoolTimeout(

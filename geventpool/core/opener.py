@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 
-from ..errors import ConnectTimeout
+from ..errors import ConnectTimeout, printable, without_passwords
 from . import registry
 from .entry import Entry
 from .listener import dismiss
@@ -272,7 +272,8 @@ class Opener:
         now = pool.clock.now()
         self._retry_at = now + pause * random.uniform(0.5, 1.0)
         if not ledger.waiting and self._failures & (self._failures - 1) == 0:  # 1, 2, 4, 8 …
-            log.warning("%r: could not open ahead: %s: %s", pool, type(error).__name__, error)
+            told = printable(without_passwords(str(error)))
+            log.warning("%r: could not open ahead: %s: %s", pool, type(error).__name__, told)
         if not ledger.waiting and isinstance(error, (KeyboardInterrupt, SystemExit)):
             gevent.get_hub().handle_system_error(type(error), error)
         if self.is_full:

@@ -17,7 +17,7 @@ import gevent
 from gevent import Greenlet, getcurrent
 from gevent._hub_local import get_hub_if_exists
 
-from ..errors import PoolClosed
+from ..errors import PoolClosed, printable
 from ..sizing import SizingPolicy
 from . import registry, shrinking, threads
 from .cleaner import SOON, Cleaner
@@ -332,7 +332,7 @@ class ResourcePool:
         return f"{self!r}: {self.stats()}"
 
     def __repr__(self) -> str:
-        return f"<{self.name} {self.ledger!r}>"
+        return f"<{printable(self.name)} {self.ledger!r}>"
 
     @property
     def is_here(self) -> bool:

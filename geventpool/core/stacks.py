@@ -8,6 +8,8 @@ from typing import Any
 
 from gevent import getcurrent
 
+from ..errors import printable
+
 Stack = list[tuple[CodeType, int]]
 """Code, and where in it a frame was, as `f_lasti` tells: a line number costs half as much again."""
 
@@ -70,7 +72,7 @@ def format_frames(frame: Any) -> str:
 
 
 def _line(code: CodeType, number: int) -> str:
-    return f'  File "{code.co_filename}", line {number}, in {code.co_name}\n'
+    return f'  File "{printable(code.co_filename)}", line {number}, in {printable(code.co_name)}\n'
 
 
 def frame_of(greenlet: Any) -> FrameType | None:
@@ -97,7 +99,7 @@ def name_of(greenlet: Any) -> str:
     function = getattr(run, "__qualname__", None)
     name = getattr(greenlet, "name", None) or f"greenlet {id(greenlet):#x}"
     is_told = function and function != "Greenlet._run"  # which it is once the greenlet has ended
-    return f"<{name}: {function}>" if is_told else f"<{name}>"
+    return printable(f"<{name}: {function}>" if is_told else f"<{name}>")
 
 
 def place_of(greenlet: Any) -> str:
@@ -105,4 +107,4 @@ def place_of(greenlet: Any) -> str:
     frame = frame_of(greenlet)
     if frame is None:
         return "somewhere"
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+    return printable(f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}")

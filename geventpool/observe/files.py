@@ -23,7 +23,8 @@ import gevent
 from gevent import get_hub
 
 from ..errors import ConfigError
-from .snapshot import VERSION, Total, add_up, began, snapshot
+from .shape import Shape
+from .snapshot import VERSION, Total, add_up, began, is_snapshot, is_sum, snapshot
 
 log = logging.getLogger("geventpool.observe")
 
@@ -34,6 +35,7 @@ _ENDED = f"{_PREFIX}ended.json"
 _LOCK = f"{_PREFIX}lock"
 _PART = ".part"
 _LARGEST = 50_000_000
+_LONGEST_INTERVAL = 86_400
 _TRIES, _PAUSE = 200, 0.01
 
 
@@ -68,8 +70,10 @@ class Publisher:
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None, interval: float) -> None:
-        if isinstance(interval, bool) or not isinstance(interval, (int, float)) or interval < 0.05:
-            raise ConfigError("interval", interval, "give a number of seconds from 0.05 up")
+        is_number = isinstance(interval, (int, float)) and not isinstance(interval, bool)
+        if not (is_number and 0.05 <= interval <= _LONGEST_INTERVAL):
+            cure = f"give a number of seconds from 0.05 to {_LONGEST_INTERVAL:,}"
+            raise ConfigError("interval", interval, cure)
         self.directory = Path(directory) if directory is not None else default_directory()
         _make_private(self.directory)
         self._last: dict[str, Any] = {}
@@ -112,8 +116,8 @@ class Publisher:
         except Exception as error:
             if not self._has_failed:
                 name = type(error).__name__ if not isinstance(error, OSError) else error.strerror
-                message = "snapshots cannot be written to %s for now: %s"
-                gevent.spawn_raw(log.warning, message, self.directory, name)
+                message = "snapshots cannot be written to %r for now: %s"
+                gevent.spawn_raw(log.warning, message, str(self.directory), name)
             self._has_failed = True
 
 
@@ -176,7 +180,7 @@ def read_total(directory: str | os.PathLike[str] | None = None) -> Total:
                 living.append(said)
             else:
                 dead.append((file, said))
-        before = _read(path / _ENDED)
+        before = _read(path / _ENDED, is_sum)
         ended = (
             [said for _, said in dead] if before is None else [before, *(said for _, said in dead)]
         )
@@ -215,13 +219,12 @@ def _observed(pool: dict[str, Any]) -> dict[str, Any]:
 def _read_all(directory: Path) -> Iterator[tuple[Path, dict[str, Any], bool]]:
     files = [file for file in directory.glob(f"{_PREFIX}*.json") if file.name != _ENDED]
     for file in sorted(files, key=lambda file: (len(file.name), file.name)):
-        said = _read(file)
-        if said is not None and isinstance(said.get("pid"), int):
-            began_at = said.get("began")
-            yield file, said, bool(began_at) and began_at == began(said["pid"])
+        said = _read(file, is_snapshot)
+        if said is not None:
+            yield file, said, bool(said["began"]) and said["began"] == began(said["pid"])
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def _read(file: Path, is_understood: Shape) -> dict[str, Any] | None:
     """A snapshot; `None`: there is none that can be trusted and understood, such as another version's.
 
     Nothing but a plain file of the directory's owner is read: a pipe would keep the reader for ever.
@@ -233,13 +236,11 @@ def _read(file: Path) -> dict[str, Any] | None:
             owner = file.parent.stat().st_uid
             if not stat.S_ISREG(found.st_mode) or found.st_uid != owner or found.st_size > _LARGEST:
                 return None
-            said = json.load(opened)
-        if not isinstance(said, dict) or said.get("version") != VERSION:
-            return None
-        add_up([], [said])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            said: Any = json.load(opened)
+        is_ours = isinstance(said, dict) and said.get("version") == VERSION
+        return said if is_ours and is_understood(said) else None
+    except (OSError, ValueError, RecursionError):  # of which JSON's own are
         return None
-    return said
 
 
 def _replace(path: Path, said: dict[str, Any]) -> None:

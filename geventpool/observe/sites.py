@@ -13,6 +13,7 @@ import sysconfig
 from types import CodeType, FrameType
 
 from ..core import stacks
+from ..errors import printable
 
 Line = tuple[str, int, str]
 """A file, a line number, and a function's name."""
@@ -89,7 +90,7 @@ def tell_site(site: Site) -> str:
 def tell_line(line: Line) -> str:
     """`desk/orders.py:60 in list_orders`, with the file's whole path."""
     file, number, function = line
-    return f"{file}:{number} in {function}"
+    return printable(f"{file}:{number} in {function}")
 
 
 def lines_of_capture(stack: stacks.Stack | None) -> list[Line]:
@@ -112,7 +113,8 @@ def lines_of_greenlet(greenlet: object) -> list[Line]:
 def tell_stack(lines: list[Line]) -> str:
     """A stack as text, like a traceback without the lines of code."""
     return "".join(
-        f'  File "{file}", line {number}, in {function}\n' for file, number, function in lines
+        f'  File "{printable(file)}", line {number}, in {printable(function)}\n'
+        for file, number, function in lines
     )
 
 

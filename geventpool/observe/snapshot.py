@@ -17,6 +17,7 @@ from typing import Any
 from ..core.pool import ResourcePool
 from ..core.registry import pools
 from ..core.stats import Counters
+from . import shape
 from .hub import hub_snapshot
 from .watcher import FiguresListener
 
@@ -43,6 +44,10 @@ COUNTERS = (
 
 BY_NAME = ("closed", "wait_reasons", "timeout_reasons")
 """Counters by name."""
+
+_counted = shape.counts(COUNTERS, BY_NAME)
+is_snapshot = shape.snapshot(_counted, GAUGES)
+is_sum = shape.ended(_counted)
 
 
 def snapshot() -> dict[str, Any]:
@@ -231,6 +236,6 @@ def _add_by_name(total: dict[str, float], more: Mapping[str, float]) -> None:
 
 def _add_lists(left: list[int], right: Iterable[int]) -> list[int]:
     right = list(right)
-    if not left:
-        return right
+    if not (left and right):
+        return left or right
     return [one + other for one, other in zip(left, right, strict=True)]

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..errors import printable
+
 _SHOWN = 10
 
 
@@ -15,11 +17,6 @@ def tell(snapshots: Sequence[Mapping[str, Any]]) -> str:
         return "No process publishes what its pools do: call geventpool.observe.publish() there.\n"
     lines = [line for said in snapshots for line in _process(said)]
     return "\n".join(map(printable, lines)) + "\n"
-
-
-def printable(text: object) -> str:
-    """Text from another process, so that it can move no cursor."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
 def seconds(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections import defaultdict, deque
@@ -17,16 +18,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import printable
 from .files import default_directory, read_snapshots
 from .interrupt import hear_ctrl_c
-from .text import (
-    by_name,
-    now_line,
-    printable,
-    seconds,
-    slowest,
-    tell,
-)
+from .text import by_name, now_line, seconds, slowest, tell
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _HISTORY = 24
@@ -54,6 +49,8 @@ def top(directory: Path | None, once: bool, as_json: bool, interval: float) -> N
 
     They do so after geventpool.observe.publish(); nothing is asked of them, files are read.
     """
+    if math.isnan(interval):  # which click takes for one within the range
+        raise click.BadParameter("nan is no number of seconds.", param_hint="--interval")
     if as_json and not once:
         raise click.UsageError("--json needs --once")
     where = directory or default_directory()

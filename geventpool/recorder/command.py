@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import os
 import runpy
 import shutil
 import sys
@@ -52,9 +53,11 @@ def _runner(program: tuple[str, ...]) -> Callable[[], object]:
         if not arguments:
             raise ConfigError("program", name, "name a module after -m")
         sys.argv = arguments
-        sys.path.insert(0, "")
+        _find_modules_in(os.getcwd())
         return lambda: runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
-    found = name if Path(name).is_file() else shutil.which(name)
+    # A command's name means the command, as in a shell, also where a file of the working directory has it.
+    is_path = os.sep in name or name.endswith(".py")
+    found = name if is_path and Path(name).is_file() else shutil.which(name)
     if found is None:
         raise ConfigError("program", name, "there is no such script or command")
     with open(found, "rb") as file:
@@ -62,9 +65,14 @@ def _runner(program: tuple[str, ...]) -> Callable[[], object]:
     if not is_python:
         raise ConfigError("program", found, "is no Python program: only those can be recorded")
     sys.argv = [found, *arguments]
-    # As `python` does for a script; a command finds its modules where it was installed.
-    sys.path.insert(0, str(Path(found).parent) if found.endswith(".py") else "")
+    _find_modules_in(str(Path(found).resolve().parent))
     return lambda: runpy.run_path(found, run_name="__main__")
+
+
+def _find_modules_in(folder: str) -> None:
+    """As `python` does: first in the folder of the script, or, for `-m`, in the working directory."""
+    if not getattr(sys.flags, "safe_path", False):  # Python 3.11 and later: -P, PYTHONSAFEPATH
+        sys.path[0:0] = [folder]
 
 
 def when_imported(name: str, call: Callable[[], object]) -> None:

@@ -117,7 +117,7 @@ class Journal:
             self._lock.release()
         if problem is not None and not self._has_warned:
             self._has_warned = True
-            log.warning("%s: rows are lost: %s", self._directory, problem)
+            log.warning("%r: rows are lost: %s", str(self._directory), problem.strerror)
 
     def _write(self, data: bytes) -> None:
         if self._fd is None or self._bytes + len(data) > self._max_bytes:
@@ -129,10 +129,13 @@ class Journal:
         while len(self._files) >= self._most_files:
             with contextlib.suppress(FileNotFoundError):
                 self._files.popleft().unlink()
-        self._number += 1
         self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / f"{self._name}-{os.getpid()}-{self._number:06}.csv"
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        while self._fd is None:
+            self._number += 1
+            path = self._directory / f"{self._name}-{os.getpid()}-{self._number:06}.csv"
+            # An earlier process of the same number may have left one, and links are not followed.
+            with contextlib.suppress(FileExistsError):
+                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         self._files.append(path)
         self._bytes = 0
         self._append(HEADER.encode())

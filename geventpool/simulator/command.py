@@ -13,10 +13,11 @@ from typing import IO
 import click
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from ..errors import ConfigError
+from ..errors import ConfigError, printable
 from .families import FAMILIES, make_trace
 from .outcome import Outcome
 from .policies import DEFAULTS, Setting, runner
@@ -103,7 +104,7 @@ def _simulate_all(trace: Trace, names: tuple[str, ...], setting: Setting) -> lis
     outcomes = []
     with Progress(console=Console(stderr=True), transient=True) as bar:
         for name in names:
-            task = bar.add_task(f"{trace.name}: {name}", total=1.0)
+            task = bar.add_task(escape(printable(f"{trace.name}: {name}")), total=1.0)
             tell = partial(_tell, bar, task)
             outcomes.append(simulate_one(trace, name, setting, tell))
             bar.update(task, completed=1.0)
@@ -120,8 +121,11 @@ def _table(trace: Trace, outcomes: list[Outcome], setting: Setting) -> Table:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         title_justify="left",
-        title=f"{trace.name}: {len(trace):,} requests in {seconds:,.0f} s; one connect is worth "
-        f"{setting.breakeven:g} s of idling; the least possible cost is {outcomes[0].optimum:,.0f} s",
+        title=escape(
+            f"{printable(trace.name)}: {len(trace):,} requests in {seconds:,.0f} s; one connect is "
+            f"worth {setting.breakeven:g} s of idling; the least possible cost is "
+            f"{outcomes[0].optimum:,.0f} s"
+        ),
     )
     table.add_column("policy", no_wrap=True)
     for name in ("opens", "idle s", "waited", "p50", "p99", "max wait", "peak", "cost s", "ratio"):

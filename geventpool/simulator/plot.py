@@ -9,6 +9,7 @@ from typing import Final
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..errors import printable
 from .outcome import Outcome, Timeline
 from .trace import Trace
 
@@ -44,7 +45,7 @@ def draw(trace: Trace, outcomes: Sequence[Outcome], path: Path) -> None:
         axis.grid(alpha=0.3)
     rows[0, 0].legend(loc="upper right", fontsize=8, ncols=3)
     rows[-1, 0].set_xlabel("seconds")
-    figure.suptitle(f"{trace.name}: connections", fontsize=10)
+    figure.suptitle(f"{printable(trace.name)}: connections", fontsize=10, parse_math=False)
     figure.savefig(path, dpi=100, metadata={"Software": None} if path.suffix == ".png" else None)
 
 

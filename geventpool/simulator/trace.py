@@ -110,8 +110,8 @@ def read_traces(source: str) -> Iterator[Trace]:
         return
     is_empty = True
     for file in sorted(path.iterdir()):
-        if not file.name.endswith(SUFFIXES) or file.is_dir():
-            continue
+        if not file.name.endswith(SUFFIXES) or not file.is_file():
+            continue  # a pipe would keep the reader for ever
         trace = _open(file)
         if trace:
             is_empty = False

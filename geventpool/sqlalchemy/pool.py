@@ -222,7 +222,7 @@ class GeventPool(Door, Pool):
         if dialect is not None and getattr(dialect, "dbapi", None) is not None:
             drivers.tune(getattr(dialect.dbapi, "__name__", ""))
         name = logging_name or getattr(dialect, "name", None) or "pool"
-        self.core = make_core(_RecordHandlers(self), config, name)
+        self.core = make_core(_RecordHandlers(self), config, str(name))
 
     # What `Pool` asks of its subclasses.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +108,28 @@ def test_a_program_on_a_real_server_is_recorded_and_simulated(mariadb: Any, tmp_
     assert len(rows) == len(list(traces.iterdir())) == 2
     assert {row["trace"].partition("-")[0] for row in rows} == {"mysql", "QueuePool"}
     assert sum(len(file.read_text().splitlines()) - 1 for file in traces.iterdir()) == 200
+
+
+def test_what_lies_in_the_working_directory_takes_no_modules_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command finds its modules where it was installed, as without us."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.defpath]))
+    for name in ("flask.py", "werkzeug.py", "flask"):
+        Path(name).write_text("raise SystemExit('taken from the working directory')\n# python")
+    assert b"Werkzeug" in geventpool("record", "traces", "flask", "--version").stdout
+    Path("program.py").write_text("import helper")
+    Path("helper.py").write_text("print('a module beside the script')")
+    for program in (["program.py"], ["-m", "program"]):
+        assert b"beside the script" in geventpool("record", "traces", *program).stdout
+    done = geventpool("record", "traces", "helper", code=1)
+    assert "no such script or command" in done.stderr.decode()
+
+
+def test_the_name_of_a_trace_is_neither_markup_nor_a_control_sequence(tmp_path: Path) -> None:
+    with (tmp_path / "[red]a\x1b[2J$x^$.csv").open("w") as file:
+        make_trace("near-idle", 1).write(file)
+    arguments = ["simulate", str(tmp_path), "--policy", "idle:5", "--plot", str(tmp_path / "a.png")]
+    done = geventpool(*arguments)
+    assert b"[red]a?[2J$x^$: " in done.stdout

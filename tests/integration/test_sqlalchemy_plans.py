@@ -111,3 +111,23 @@ def test_what_cannot_be_prepared_is_refused(engine: Engine) -> None:
         prepare(create_engine("sqlite://"), select(words))
     with pytest.raises(ConfigError, match="create_engine"):
         prepare("postgresql://", select(words))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["", "NO_BACKSLASH_ESCAPES"])
+def test_a_backslash_in_a_statement_means_what_it_means_without_a_plan(
+    mode: str, engine: Engine
+) -> None:
+    if engine.dialect.name != "mysql":
+        pytest.skip("a mode of MySQL's")
+    with engine.begin() as connection:
+        connection.execute(
+            insert(words), [{"id": 21, "word": "a\\b"}, {"id": 22, "word": "a\\\\b"}]
+        )
+        connection.exec_driver_sql(f"set sql_mode = '{mode}'")
+        sql = "select id from planned_words where word = 'a\\\\b' and id > %s"
+        expected = connection.exec_driver_sql(sql, (0,)).fetchall()
+        assert len(expected) == 1
+        target = prepare(engine, sql)
+        assert connection.exec_driver_sql(sql, (0,)).fetchall() == expected
+        assert target.name in connection.connection.info["geventpool.prepared"]
+        connection.exec_driver_sql("set sql_mode = default")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
+import math
 import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +18,20 @@ import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+from sqlalchemy import create_engine
 
 import geventpool.observe
 from geventpool import ConfigError, ConnectionPool
 from geventpool.cli import main
 from geventpool.core import registry
+from geventpool.errors import printable
 from geventpool.observe import files
 from geventpool.observe.prometheus import Collector, exposition
-from geventpool.observe.snapshot import add_up, snapshot
-from geventpool.observe.text import by_name, printable, seconds, tell
+from geventpool.observe.snapshot import add_up, began, is_snapshot, snapshot
+from geventpool.observe.text import by_name, seconds, tell
 from geventpool.observe.top import Screen, short, sparkline
+from geventpool.sqlalchemy import GeventPool
 from geventpool.testing import FakeDriver
 
 DASHBOARD = Path(__file__).resolve().parents[2] / "examples" / "grafana" / "geventpool.json"
@@ -99,8 +107,9 @@ def test_a_directory_where_others_may_write_is_refused(tmp_path) -> None:
     link.symlink_to("/")
     with pytest.raises(ConfigError, match="directory"):
         geventpool.observe.publish(link)
-    with pytest.raises(ConfigError, match="interval"):
-        geventpool.observe.publish(tmp_path / "new", interval=0)
+    for interval in (0, math.nan, math.inf, "1", None):
+        with pytest.raises(ConfigError, match="interval"):
+            geventpool.observe.publish(tmp_path / "new", interval=interval)
 
 
 def test_the_directory_is_what_the_environment_says(monkeypatch, tmp_path) -> None:
@@ -309,3 +318,80 @@ def test_importing_the_package_needs_no_extra_and_starts_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "pip install 'geventpool[observe]'" in done.stdout
+
+
+ODD: Any = (None, "\x1b[2Jx", -1, 1.5, 10**400, math.nan, [], {}, [None])
+A_LINE = ["/shop/orders.py", 60, "list_orders"]
+A_BLOCK = {"seconds": 0.5, "at": 1.0, "site": "shop.py:1 in f", "stack": [A_LINE]}
+
+
+def places(said: Any) -> Iterator[tuple[Any, Any]]:
+    """Every value of a snapshot, the first of each list: what it is in, and where."""
+    inside = said.items() if isinstance(said, dict) else enumerate(said[:1])
+    for key, value in list(inside):
+        yield said, key
+        if isinstance(value, (dict, list)):
+            yield from places(value)
+
+
+def test_a_snapshot_of_odd_shape_breaks_neither_metrics_nor_top(publisher, pool) -> None:
+    """Whatever is put in whichever place of it, by whoever may write there."""
+    lent = pool.connection()
+    lent.cursor().execute("select 1")
+    said: Any = json.loads(json.dumps(snapshot()))
+    lent.close()
+    [desk] = said["pools"]
+    assert desk["observed"]["holders"]
+    assert desk["observed"]["queries"]["top"]
+    assert desk["observed"]["sites"]
+    [holder] = desk["observed"]["holders"]
+    holder["taken_at"] = holder["now_at"] = [A_LINE]
+    desk["observed"]["warnings"] = {"held": 1}
+    desk["observed"]["recent"] = [{"at": 1.0, "what": "held", "site": "shop.py:1 in f"}]
+    desk.update({name: {"one": 1} for name in ("closed", "wait_reasons", "timeout_reasons")})
+    hub = {"threshold": 0.1, "blocks": 1, "blocked_seconds": 1.0}
+    said["hub"] = {**hub, "longest": A_BLOCK, "last": A_BLOCK}
+    said["gone"] = [copy.deepcopy(desk)]
+    said["pid"], said["began"] = os.getppid(), began(os.getppid())
+    file = publisher.directory / f"geventpool-{os.getppid()}.json"
+    screen, console = Screen(), Console(file=io.StringIO(), width=100)
+
+    def read() -> int:
+        file.write_text(json.dumps(said))
+        found = geventpool.observe.read_snapshots(publisher.directory)
+        exposition(publisher.directory)
+        assert "\x1b" not in tell(found)
+        console.print(screen.render(found))
+        return len(found)
+
+    assert read() == 2, "it is understood as it is"
+    for where, key in list(places(said)):
+        kept = where[key]
+        for odd in ODD:
+            where[key] = odd
+            if is_snapshot(said):  # else it is not read at all
+                read()
+        where[key] = kept
+    assert read() == 2
+
+
+def test_names_of_pools_are_text() -> None:
+    for name in (3, b"desk", ["desk"]):
+        with pytest.raises(ConfigError, match="name"):
+            ConnectionPool(FakeDriver().connect, name=name)  # type: ignore[arg-type]
+    engine = create_engine("sqlite://", poolclass=GeventPool, pool_logging_name=3)
+    with engine.connect():
+        assert [pool["name"] for pool in snapshot()["pools"]] == ["3"]
+    engine.dispose()
+
+
+def test_the_name_of_a_pool_adds_no_line_to_messages() -> None:
+    pool = ConnectionPool(FakeDriver().connect, name="desk\n\x1b[2JFORGED")
+    assert repr(pool).isprintable()
+    assert pool.status().isprintable()
+
+
+@pytest.mark.parametrize("interval", ["nan", "0.01", "inf"])
+def test_top_refuses_an_interval_that_is_none(interval: str, publisher) -> None:
+    arguments = ["top", "--directory", str(publisher.directory), "--interval", interval]
+    assert CliRunner().invoke(main, arguments).exit_code == 2

@@ -13,7 +13,7 @@ from geventpool.plans import Target, Targets, is_lost
 def test_placeholders_become_the_servers_own() -> None:
     target = Target("select * from t where a = %s and b like '%%x{}' and c = %s")
     assert target.postgresql() == "select * from t where a = $1 and b like '%x{}' and c = $2"
-    assert target.mysql() == "'select * from t where a = ? and b like ''%x{}'' and c = ?'"
+    assert target.mysql() == "select * from t where a = ? and b like '%x{}' and c = ?"
     assert target.values([1, 2], True) == [1, 2]
 
 
@@ -21,7 +21,7 @@ def test_a_name_that_is_used_twice_is_one_parameter_of_postgresqls() -> None:
     target = Target("select %(a)s, %(b)s, %(a)s")
     assert target.postgresql() == "select $1, $2, $1"
     assert target.values({"a": 1, "b": 2}, True) == [1, 2]
-    assert target.mysql() == "'select ?, ?, ?'"
+    assert target.mysql() == "select ?, ?, ?"
     assert target.values({"a": 1, "b": 2}, False) == [1, 2, 1]
 
 

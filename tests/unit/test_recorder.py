@@ -263,3 +263,35 @@ def test_after_a_recorder_of_one_pool_that_of_all_pools_counts_again(tmp_path: P
     everyone.stop()
     pool.connection().close()
     assert len(rows(tmp_path / "all")) == 1
+
+
+def test_what_is_there_already_is_neither_truncated_nor_followed(tmp_path: Path) -> None:
+    """A process may get the number of an earlier one, and a directory may be prepared by somebody."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("kept")
+    directory = tmp_path / "traces"
+    directory.mkdir()
+    earlier = directory / f"pool-{os.getpid()}-000001.csv"
+    earlier.write_text("t,hold\n1.0,2.0\n")
+    (directory / f"pool-{os.getpid()}-000002.csv").symlink_to(elsewhere)
+    pool = ConnectionPool(FakeDriver().connect)
+    recorder = record(pool, str(directory))
+    pool.connection().close()
+    recorder.stop()
+    assert earlier.read_text() == "t,hold\n1.0,2.0\n"
+    assert elsewhere.read_text() == "kept"
+    own = (directory / f"pool-{os.getpid()}-000003.csv").read_text()
+    assert own.count("\n") == 2
+
+
+def test_a_directory_with_odd_signs_adds_no_line_to_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = tmp_path / "a\n\x1b[2Jforged"
+    journal = Journal(str(odd), "pool", 10**6, 2)
+    odd.write_text("no directory")
+    with caplog.at_level(logging.WARNING, "geventpool.recorder"):
+        journal.add(1.0, 2.0)
+        journal.flush()
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert told.isprintable()

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import gevent
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,3 +133,11 @@ def test_a_seed_gives_the_same_trace_again_and_another_another(family: str) -> N
 def test_an_unknown_family_is_refused() -> None:
     with pytest.raises(ConfigError, match="give one of steady"):
         make_trace("steddy")
+
+
+def test_a_pipe_in_a_directory_keeps_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text("t,hold\n1,2\n")
+    (tmp_path / "c.csv").symlink_to(tmp_path / "b.csv")
+    with gevent.Timeout(10):
+        assert [trace.name for trace in read_traces(str(tmp_path))] == ["b", "c"]

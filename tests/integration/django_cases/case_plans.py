@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import gevent
 import pytest
@@ -209,6 +210,16 @@ def test_without_parameters_percent_signs_are_what_they_are(alias: Alias) -> Non
             assert cursor.fetchone() == other.fetchone()
 
 
+OF_POSTGRESQL = [
+    ("real", "16777216", 16777217),
+    ("time", "'03:00'", timedelta(days=1, hours=3)),
+    ("interval", "'03:00'", time(3)),
+    ("interval", "'1 day'", timedelta(days=1)),
+    ("boolean", "true", True),
+    ("uuid", "'00000000-0000-0000-0000-000000000001'", UUID(int=1)),
+]
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "parameter"),
     [
@@ -216,6 +227,9 @@ def test_without_parameters_percent_signs_are_what_they_are(alias: Alias) -> Non
         ("integer", "3", Decimal("2.5")),
         ("integer", "3", -(2**40)),
         ("date", "'2024-01-02'", datetime(2024, 1, 1, 12)),
+        ("numeric(9, 3)", "2.5", Decimal("2.5")),
+        ("double precision", "2.5", 2.5),
+        *([] if IS_MYSQL else OF_POSTGRESQL),
     ],
 )
 def test_a_parameter_is_compared_as_it_is(

@@ -55,6 +55,8 @@ class Command(BaseCommand):
         if not aliases:
             raise CommandError("no alias has a pool: ENGINE = 'geventpool.django.…'")
         chosen = aliases if database is None else [database]
+        if not 0 <= interval <= 3600:
+            raise CommandError(f"--interval {interval}: give a number of seconds, up to 3600")
         if what == "doctor":
             self._examine(chosen)
             return
