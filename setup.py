@@ -26,6 +26,16 @@ OPENTELEMETRY = ["opentelemetry-api>=1.24"]
 OBSERVE = ["sqlglot>=20", *CLI, *PROMETHEUS]
 LOADTESTS = ["locust>=2.31", "Jinja2>=3"]
 EXAMPLES = ["celery>=5.4", "check-jsonschema>=0.29"]
+# What puts objects of its own around a driver's connection.
+TRACERS = [
+    "ddtrace>=3",
+    "opentelemetry-instrumentation-mysqlclient>=0.50b0",
+    "opentelemetry-instrumentation-psycopg>=0.50b0",
+    "opentelemetry-instrumentation-psycopg2>=0.50b0",
+    "opentelemetry-instrumentation-pymysql>=0.50b0",
+    "opentelemetry-instrumentation-sqlalchemy>=0.50b0",
+    "wrapt>=1.14",
+]
 # The other pools, for benchmarks and stress tests.
 PEERS = ["DBUtils>=3", "django-db-geventpool>=4.0.8", "psycopg-pool>=3.3"]
 
@@ -67,6 +77,7 @@ setup(
             *OPENTELEMETRY,
             "opentelemetry-sdk>=1.24",
             *PEERS,
+            *TRACERS,
             *LOADTESTS,
             *EXAMPLES,
             "hypothesis>=6.100",

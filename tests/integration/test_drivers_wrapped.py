@@ -11,8 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wrapt
+from sqlalchemy import make_url
 
-from .dbapi import MYSQL, module_of, server_of
+from geventpool import ConnectionPool
+from geventpool.drivers import State, driver_for
+from geventpool.observe import attach
+
+from .dbapi import (
+    MYSQL,
+    eventually,
+    module_of,
+    open_connection,
+    run,
+    server_of,
+    set_autocommit,
+)
 
 ROOT = Path(__file__).parents[2]
 # No agent is there to be told of anything, and none is to be looked for.
@@ -90,3 +104,178 @@ def test_a_wrapped_connection_gets_all_that_the_drivers_own_gets(
             assert seen["answers"] == [101, 102, 103], door
             if driver in MYSQL and door != "django":
                 assert seen["round_trips"] == (3 if door == "QueuePool" else 2)
+
+
+# Classes of a user's own.
+
+
+def with_slots(name: str) -> type:
+    base = {
+        "pymysql": lambda: module_of(name).connections.Connection,
+        "psycopg": lambda: module_of(name).Connection,
+        "psycopg2": lambda: module_of(name).extensions.connection,
+        "pg8000": lambda: module_of(name).Connection,
+    }[name]()
+    return type("Mine", (base,), {"__slots__": ("mine",), "__module__": __name__})
+
+
+def not_to_be_subclassed(name: str) -> type:
+    """One of whose instances the class cannot be changed, as adopting PyMySQL's wants it."""
+
+    def refuse(cls: type, **_: object) -> None:
+        raise TypeError("this class is final")
+
+    kind = with_slots(name)
+    kind.__init_subclass__ = classmethod(refuse)  # type: ignore[assignment]
+    return kind
+
+
+def connect_as(kind: type, name: str, url: str) -> Any:
+    """A connection of this class."""
+    where = make_url(url)
+    named = {"host": where.host, "port": where.port, "password": where.password}
+    if name == "psycopg2":
+        extra = {"user": where.username, "dbname": where.database, "connection_factory": kind}
+        return module_of(name).connect(**named, **extra)
+    if name == "psycopg":
+        connect: Any = kind
+        return connect.connect(**named, user=where.username, dbname=where.database)
+    return kind(**named, user=where.username, database=where.database)
+
+
+def number_in(pool: ConnectionPool, name: str) -> int:
+    ask = "select connection_id()" if name in MYSQL else "select pg_backend_pid()"
+    with pool.connection() as connection:
+        ((number,),) = run(connection, ask)
+        connection.commit()
+    return int(number)
+
+
+def end(name: str, url: str, number: int) -> None:
+    """Has the server end an idle connection, and waits until it has."""
+    observer = open_connection(name, url)
+    set_autocommit(name, observer, True)
+    kill, listed = (
+        ("kill {}", "select count(*) from information_schema.processlist where id = {}")
+        if name in MYSQL
+        else (
+            "select pg_terminate_backend({})",
+            "select count(*) from pg_stat_activity where pid = {}",
+        )
+    )
+    run(observer, kill.format(number))
+    assert eventually(lambda: run(observer, listed.format(number)) == [(0,)])
+    observer.close()
+
+
+@pytest.mark.parametrize("name", ["pymysql", "psycopg", "psycopg2", "pg8000"])
+def test_a_subclass_with_slots_is_known_watched_and_reset_without_a_round_trip(
+    name: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = server_of(request, name).url(name)
+    kind = with_slots(name)
+    pool = ConnectionPool(lambda: connect_as(kind, name, url), max_size=1)
+    try:
+        number = number_in(pool, name)
+        with pool.connection() as connection:
+            assert isinstance(connection, kind)
+            run(connection, "select 1")
+            connection.commit()
+            assert driver_for(connection).state(connection) is State.CLEAN
+        end(name, url, number)
+        assert number_in(pool, name) != number
+        assert caplog.messages == []
+    finally:
+        pool.close()
+
+
+def test_a_class_that_cannot_be_prepared_is_pooled_without_trust_and_that_is_said_once(
+    mariadb: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = mariadb.url("pymysql")
+    kind = not_to_be_subclassed("pymysql")
+    pool = ConnectionPool(lambda: connect_as(kind, "pymysql", url), max_size=2)
+    try:
+        with pool.connection() as one, pool.connection() as other:
+            run(one, "select 1")
+            assert driver_for(other).state(other) is State.UNKNOWN
+            assert type(one) is type(other) is kind
+        assert pool.stats().resets == 2
+        (message,) = caplog.messages
+        assert "Mine" in message
+        assert "TypeError: this class is final" in message
+        assert "geventpool.drivers.register" in message
+    finally:
+        pool.close()
+
+
+class Opaque:
+    """What nobody can look through."""
+
+    def __init__(self, inside: Any) -> None:
+        self._inside = inside
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._inside, name)
+
+
+class Said(Opaque):
+    """The cure that the log tells."""
+
+    @property
+    def __wrapped__(self) -> Any:
+        return self._inside
+
+
+def test_what_cannot_be_seen_through_is_said_once_and_works(
+    mariadb: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = mariadb.url("pymysql")
+    pool = ConnectionPool(lambda: Opaque(open_connection("pymysql", url)), max_size=2)
+    try:
+        with pool.connection() as one, pool.connection() as other:
+            assert run(one, "select 1") == run(other, "select 1") == [(1,)]
+        assert pool.stats().resets == 2
+        (message,) = caplog.messages
+        assert "Opaque" in message
+        assert "__wrapped__" in message
+    finally:
+        pool.close()
+
+
+def test_an_attribute_is_all_that_it_takes_to_be_seen_through(
+    mariadb: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = mariadb.url("pymysql")
+    pool = ConnectionPool(lambda: Said(open_connection("pymysql", url)), max_size=1)
+    try:
+        number = number_in(pool, "pymysql")
+        assert pool.stats().resets == 0
+        end("pymysql", url, number)
+        assert number_in(pool, "pymysql") != number
+        with pool.connection() as connection:
+            assert type(connection) is Said
+        assert caplog.messages == []
+    finally:
+        pool.close()
+
+
+def test_an_observer_knows_a_wrapped_connection_and_the_server_s_number_of_it(mariadb: Any) -> None:
+    url = mariadb.url("pymysql")
+    pool = ConnectionPool(lambda: wrapt.ObjectProxy(open_connection("pymysql", url)), max_size=1)
+    observer = attach(pool)
+    try:
+        number = number_in(pool, "pymysql")
+        with pool.connection() as connection:
+            run(connection, "begin")
+            (holder,) = observer.holders()
+            assert holder.connection == number
+            assert holder.state == "idle in transaction"
+            connection.rollback()
+            (holder,) = observer.holders()
+            assert holder.state == "idle"
+    finally:
+        observer.detach()
+        pool.close()
