@@ -18,6 +18,7 @@ import sys  # noqa: E402
 import warnings  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from functools import partial  # noqa: E402
+from types import SimpleNamespace  # noqa: E402
 from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
@@ -108,8 +109,8 @@ class Raw:
             connection.commit()
         return value
 
-    def cancelled(self) -> int:
-        return self.pool.stats().cancelled
+    def stats(self) -> Any:
+        return self.pool.stats()
 
 
 class Engine:
@@ -130,20 +131,20 @@ class Engine:
             self.seen = connection.connection.dbapi_connection
             return connection.exec_driver_sql(sql).scalar()
 
-    def cancelled(self) -> int:
+    def stats(self) -> Any:
         pool: Any = self.engine.pool
-        return pool.stats().cancelled
+        return pool.stats()
 
 
 class Queue(Engine):
     poolclass = QueuePool
 
-    def cancelled(self) -> int:
-        return 0
+    def stats(self) -> Any:
+        return SimpleNamespace(idle=0, cancelled=0)
 
 
 class WrappedEngine(Queue):
-    cancelled = Engine.cancelled
+    stats = Engine.stats
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
@@ -191,10 +192,10 @@ class Django:
         finally:
             connection.close()  # as `request_finished` does
 
-    def cancelled(self) -> int:
+    def stats(self) -> Any:
         import geventpool.django
 
-        return geventpool.django.pool().stats().cancelled
+        return geventpool.django.pool().stats()
 
 
 DOORS: dict[str, Any] = {
@@ -224,7 +225,7 @@ def failures_after_kills(door: Any, observer: Any) -> int:
         kill = f"kill {number}" if IS_MYSQL else f"select pg_terminate_backend({number})"
         run(observer, kill)
         assert eventually(lambda number=number: number not in numbers(observer))
-        gevent.sleep(0.05)
+        eventually(lambda: not door.stats().idle, 2)  # a bounded wait, for what is not watched
         try:
             door.ask("select 1")
         except Exception:
@@ -275,11 +276,11 @@ def look_at(kind: Any, observer: Any) -> dict[str, Any]:
     seen["is_wrapped"] = hasattr(door.seen, "__wrapped__")
     seen["failed"] = failures_after_kills(door, observer)
     if DRIVER != "MySQLdb":
-        before = door.cancelled()
+        before = door.stats().cancelled
         query = abandon(door, observer)
         if kind is not Queue:
-            eventually(lambda: door.cancelled() > before)
-            seen["cancelled"] = door.cancelled() - before
+            eventually(lambda: door.stats().cancelled > before)
+            seen["cancelled"] = door.stats().cancelled - before
             seen["is_left_at_work"] = is_at_work(query, observer)
         seen["answers"] = [door.ask(f"select {number}") for number in (101, 102, 103)]
     return seen
