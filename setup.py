@@ -29,6 +29,16 @@ LOADTESTS = ["locust>=2.31", "Jinja2>=3"]
 EXAMPLES = ["celery>=5.4", "check-jsonschema>=0.29"]
 # What programs have that share a database URL or a process with ours, for tests.
 FOUND_BESIDE_US = ["alembic>=1.13", "eventlet>=0.36"]
+# What puts objects of its own around a driver's connection.
+TRACERS = [
+    "ddtrace>=3",
+    "opentelemetry-instrumentation-mysqlclient>=0.50b0",
+    "opentelemetry-instrumentation-psycopg>=0.50b0",
+    "opentelemetry-instrumentation-psycopg2>=0.50b0",
+    "opentelemetry-instrumentation-pymysql>=0.50b0",
+    "opentelemetry-instrumentation-sqlalchemy>=0.50b0",
+    "wrapt>=1.14",
+]
 # The other pools, for benchmarks and stress tests.
 PEERS = ["DBUtils>=3", "django-db-geventpool>=4.0.8", "psycopg-pool>=3.3"]
 
@@ -70,6 +80,7 @@ setup(
             *OPENTELEMETRY,
             "opentelemetry-sdk>=1.24",
             *PEERS,
+            *TRACERS,
             *LOADTESTS,
             *EXAMPLES,
             *FOUND_BESIDE_US,

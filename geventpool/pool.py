@@ -238,7 +238,7 @@ class ConnectionHandlers:
 
     def socket_of(self, connection: Any) -> Callable[[Any], object] | None:
         """By the attribute that the driver's file names."""
-        path = by_class[type(connection)].socket
+        path = drivers.driver_for(connection).socket
         return None if path is None else getter(path)
 
     def is_farewell(self, connection: Any, peeked: bytes) -> bool:
@@ -251,9 +251,8 @@ getter = functools.cache(attrgetter)
 
 def adopt(connection: Any) -> None:
     """Has the driver's file prepare a new connection; says once for each driver if it blocks the hub."""
-    driver = drivers.driver_for(connection)
     try:
-        driver.adopt(connection)
+        driver = drivers.prepare(connection)
         if driver.name not in _warned:
             cure = driver.blocks_hub(connection)
             if cure is not None:

@@ -1,11 +1,17 @@
 """What is known of each DBAPI: its socket, its transaction state, whether it is cooperative.
 
 One small file for each, found by the name of the module that a connection's class comes from. Importing
-these files imports no DBAPI.
+these files imports no DBAPI. A connection inside of another object is seen by that object's `__wrapped__`.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
+from typing import Any
+from weakref import WeakSet
+
+from ..errors import ConfigError
 from .base import Driver, Ghost, Idle, State
 from .mysqldb import MySQLdb
 from .pg8000 import Pg8000
@@ -14,6 +20,7 @@ from .psycopg2 import Psycopg2
 from .pymysql import PyMySQL
 from .sqlite3 import Sqlite3
 from .unknown import Unknown
+from .wrapped import Wrapped
 
 __all__ = [
     "Driver",
@@ -26,8 +33,15 @@ __all__ = [
     "is_full",
     "is_operational",
     "is_unfit",
+    "prepare",
+    "register",
     "tune",
 ]
+
+log = logging.getLogger("geventpool")
+
+_MOST_CLASSES = 1000  # some tracers make a class for each connection
+_DEEPEST = 8  # two tracers, and something of the user's own; also an object that wraps itself
 
 _UNKNOWN = Unknown()
 _BY_MODULE: dict[str, Driver] = {
@@ -36,8 +50,14 @@ _BY_MODULE: dict[str, Driver] = {
 }
 
 
+_distrusted: WeakSet[type] = WeakSet()  # a driver's file could not prepare a connection of theirs
+_said: set[str] = set()
+
+
 class _ByClass(dict[type, Driver]):
     def __missing__(self, kind: type) -> Driver:
+        if len(self) >= _MOST_CLASSES:
+            self.clear()
         self[kind] = driver = _find(kind)
         return driver
 
@@ -47,8 +67,62 @@ by_class: dict[type, Driver] = _ByClass()
 
 
 def driver_for(connection: object) -> Driver:
-    """What is known of a connection's DBAPI. Never switches greenlets."""
-    return by_class[type(connection)]
+    """What is known of a connection's DBAPI. Never switches greenlets.
+
+    Its functions take the connection as it is, whatever that is wrapped in.
+    """
+    driver = by_class[type(connection)]
+    return _seen_through(_see(connection)[0]) if driver is _OPAQUE else driver
+
+
+def register(driver: Driver) -> None:
+    """Makes all pools know one more DBAPI, or an object of your own around a connection.
+
+    To be called before a pool opens connections of that kind. Never switches greenlets.
+
+    Args:
+        driver: of a subclass of `Driver`. It is for all classes of connections from the module `name`
+            and those below it, and wins over what was known of that.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    if not isinstance(driver, Driver):
+        cure = "give an instance of a subclass of geventpool.drivers.Driver"
+        raise ConfigError("driver", driver, cure)
+    name: Any = driver.name
+    if (
+        not isinstance(name, str)
+        or name == _UNKNOWN.name
+        or not all(part.isidentifier() for part in name.split("."))
+    ):
+        cure = "give the name of the module that the connections' class comes from"
+        raise ConfigError(f"{type(driver).__name__}.name", name, cure)
+    _BY_MODULE[name] = driver
+    _distrusted.clear()
+    by_class.clear()
+
+
+def prepare(connection: object) -> Driver:
+    """Has the driver's file prepare a connection that was just opened. May switch greenlets, to log.
+
+    What is not known, or not as the file expects it, is told once for each class, and not trusted.
+
+    Returns:
+        What is known of it from now on.
+    """
+    driver = driver_for(connection)
+    if driver is _UNKNOWN:
+        _say(type(connection), "there is no driver for it")
+    try:
+        driver.adopt(connection)
+    except Exception as error:
+        innermost = type(_see(connection)[1])
+        _distrusted.add(innermost)
+        by_class.pop(innermost, None)
+        _say(innermost, f"it cannot be prepared ({type(error).__name__}: {error})")
+        return _UNKNOWN
+    return driver
 
 
 def is_operational(error: BaseException) -> bool:
@@ -90,14 +164,62 @@ def tune(module_name: str) -> None:
     Args:
         module_name: name of the DBAPI module, which the caller has imported.
     """
-    driver = _BY_MODULE.get(module_name.partition(".")[0])
+    driver = _of_module(module_name)
     if driver is not None:
         driver.tune()
 
 
 def _find(kind: type) -> Driver:
+    if kind in _distrusted:
+        return _UNKNOWN
     for base in kind.__mro__:
-        driver = _BY_MODULE.get(base.__module__.partition(".")[0])
+        driver = _of_module(base.__module__)
         if driver is not None:
             return driver
-    return _UNKNOWN
+    return _OPAQUE
+
+
+def _of_module(name: str) -> Driver | None:
+    while name:
+        if name in _BY_MODULE:
+            return _BY_MODULE[name]
+        name = name.rpartition(".")[0]
+    return None
+
+
+def _see(connection: Any) -> tuple[Driver, Any]:
+    """The innermost connection that a driver is known for, or else what was given. Never switches."""
+    seen = connection
+    for _ in range(_DEEPEST):
+        driver = by_class[type(seen)]
+        if driver is not _OPAQUE:
+            return driver, seen
+        try:
+            seen = seen.__wrapped__
+        except Exception:  # whatever an object of the user's does when it is asked
+            break
+    return _UNKNOWN, connection
+
+
+_OPAQUE = Wrapped(_UNKNOWN, _see)
+
+
+@functools.lru_cache(maxsize=100)
+def _seen_through(driver: Driver) -> Driver:
+    return driver if driver is _UNKNOWN else Wrapped(driver, _see)
+
+
+def _say(kind: type, why: str) -> None:
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if name in _said or name.startswith("geventpool."):
+        return
+    _said.add(name)
+    log.warning(
+        "geventpool does not know connections of the class %s: %s. They are pooled without trust: a "
+        "rollback is sent on every return, nobody watches them while they are idle, and a query that is "
+        "killed is not cancelled on the server. The cure: if it stands around a driver's connection, give "
+        "it an attribute __wrapped__ that is this connection; or tell what is known of it by "
+        "geventpool.drivers.register",
+        name,
+        why,
+    )

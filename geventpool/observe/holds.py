@@ -14,7 +14,7 @@ import gevent
 from ..core import registry, stacks
 from ..core.entry import IN_USE, Entry
 from ..core.waiter import Timer
-from ..drivers import State, by_class
+from ..drivers import State, driver_for
 from .sites import (
     Line,
     Site,
@@ -360,7 +360,7 @@ def _with_hold(
 def driver_state(connection: Any) -> State:
     """What the driver knows of a connection; `None` is broken. No I/O. Never switches."""
     try:
-        return State.BROKEN if connection is None else by_class[type(connection)].state(connection)
+        return State.BROKEN if connection is None else driver_for(connection).state(connection)
     except Exception:  # a driver's surprise must not become the program's
         return State.BROKEN
 
@@ -371,7 +371,7 @@ def begins_transaction(connection: Any, text: str) -> bool:
     Where the driver never tells, as DBAPI has it: any query begins one, unless in autocommit.
     """
     state = driver_state(connection)
-    if state is not State.UNKNOWN or by_class[type(connection)].name not in _SILENT:
+    if state is not State.UNKNOWN or driver_for(connection).name not in _SILENT:
         return state is State.IN_TRANSACTION
     try:
         ask = getattr(connection, "get_autocommit", None)
@@ -385,7 +385,7 @@ def is_busy(connection: Any) -> bool:
     """Is it in an exchange, such as a commit, or a fetch of rows? No I/O. Never switches."""
     try:
         return driver_state(connection) is State.BROKEN and (
-            connection is not None and by_class[type(connection)].fileno(connection) is not None
+            connection is not None and driver_for(connection).fileno(connection) is not None
         )
     except Exception:
         return False
@@ -395,7 +395,7 @@ def _state(connection: Any, hold: Hold | None) -> str:
     if (hold is not None and hold.began is not None) or is_busy(connection):
         return ACTIVE
     state = driver_state(connection)
-    if state is State.UNKNOWN and by_class[type(connection)].name in _SILENT:
+    if state is State.UNKNOWN and driver_for(connection).name in _SILENT:
         return IDLE if hold is None or hold.transaction_at is None else IN_TRANSACTION
     return IN_TRANSACTION if state is State.IN_TRANSACTION else IDLE
 

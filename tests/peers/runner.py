@@ -82,7 +82,16 @@ def _run(folder: Path, plugin: str, tests: list[str], paths: list[Path]) -> Outc
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, [*paths, ROOT])),
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", f"tests.peers.{plugin}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:ddtrace",
+        "-p",
+        f"tests.peers.{plugin}",
+    ]
     command += ["-W", "ignore::geventpool.errors.BlockingDriverWarning"]
     # Python 3.13 says so of each engine that a test drops, in whatever test runs at that moment.
     command += ["-W", "ignore:unclosed database in:ResourceWarning"]

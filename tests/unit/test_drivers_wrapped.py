@@ -1,0 +1,214 @@
+"""Connections inside of other objects are seen through, and others' drivers can be registered."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymysql.connections import Connection
+
+from geventpool import ConfigError, drivers
+from geventpool.drivers import Driver, State, by_class, driver_for, register
+from geventpool.drivers.pymysql import PyMySQL
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Around:
+    """What stands around a connection."""
+
+    def __init__(self, inside: Any) -> None:
+        self.__wrapped__ = inside
+
+
+def in_a_class_of_its_own(inside: Any) -> Any:
+    """As some tracers do for each connection."""
+
+    class OfThisConnection(Around):
+        pass
+
+    return OfThisConnection(inside)
+
+
+FUNCTIONS = [
+    name
+    for name, function in vars(Driver).items()
+    if inspect.isfunction(function) and "connection" in inspect.signature(function).parameters
+]
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Driver], None]]:
+    monkeypatch.setattr(drivers, "_BY_MODULE", dict(drivers._BY_MODULE))
+    by_class.clear()
+    yield register
+    by_class.clear()
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_each_function_of_a_driver_is_handed_the_innermost_connection(
+    name: str, depth: int, registered: Callable[[Driver], None]
+) -> None:
+    handed: list[Any] = []
+
+    class Told(Driver):
+        name = Around.__module__ + ".told"
+
+    class Inside:
+        __module__ = Told.name
+
+    setattr(Told, name, lambda _self, *arguments: handed.append(arguments))
+    registered(Told())
+    inside = connection = Inside()
+    for _ in range(depth):
+        connection = Around(connection)
+    extra = [b"E"] if name == "unsolicited" else []
+    for driver in (driver_for(connection), by_class[type(connection)]):
+        getattr(driver, name)(connection, *extra)
+    assert handed == [(inside, *extra)] * 2
+    assert driver_for(connection).name == Told.name
+
+
+def test_a_class_for_each_connection_is_not_kept_for_ever() -> None:
+    connection = sqlite3.connect(":memory:")
+    for _ in range(2500):
+        assert driver_for(in_a_class_of_its_own(connection)).name == "sqlite3"
+    assert len(by_class) <= 1000
+    connection.close()
+
+
+def test_what_wraps_itself_or_fails_to_tell_is_unknown() -> None:
+    knot = Around(None)
+    knot.__wrapped__ = knot
+
+    class Failing:
+        @property
+        def __wrapped__(self) -> Any:
+            raise RuntimeError("not now")
+
+    class Decorated:
+        __wrapped__ = Connection  # a class, as decorators leave it
+
+    for connection in (knot, Failing(), Decorated(), Around(None)):
+        assert driver_for(connection).name == "unknown"
+        assert driver_for(connection).state(connection) is State.UNKNOWN
+        assert by_class[type(connection)].state(connection) is State.UNKNOWN
+
+
+def test_what_is_inside_may_change() -> None:
+    around = Around(None)
+    assert driver_for(around).state(around) is State.UNKNOWN
+    around.__wrapped__ = sqlite3.connect(":memory:")
+    assert driver_for(around).state(around) is State.CLEAN
+    around.__wrapped__.close()
+    assert driver_for(around).state(around) is State.BROKEN
+
+
+class Named(Driver):
+    def __init__(self, name: Any) -> None:
+        self.name = name
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [None, Driver, Driver(), PyMySQL, Named(""), Named(None), Named("a.b c"), Named("a..b")],
+    ids=repr,
+)
+def test_a_driver_that_cannot_be_used_is_refused(wrong: Any) -> None:
+    before = dict(drivers._BY_MODULE)
+    with pytest.raises(ConfigError, match="give"):
+        register(wrong)
+    assert before == drivers._BY_MODULE
+
+
+def test_the_nearest_module_wins_and_a_registered_driver_wins_over_ours(
+    registered: Callable[[Driver], None],
+) -> None:
+    def of(module: str) -> str:
+        return type(driver_for(type("Connection", (), {"__module__": module})())).__name__
+
+    class Near(Driver):
+        name = "pymysql.near"
+
+    class Instead(PyMySQL):
+        pass
+
+    assert of("pymysql.near.connections") == "PyMySQL"
+    registered(Near())
+    registered(Instead())
+    assert of("pymysql.near.connections") == "Near"
+    assert of("pymysql.connections") == "Instead"
+    assert of("pymysqlx") == "Driver"
+
+
+WAREHOUSE = """
+import socket
+
+class Connection:
+    waits_for_answer = in_transaction = False
+    rollbacks = 0
+    def __init__(self):
+        self.sock, self.server = socket.socketpair()
+    closed = property(lambda self: self.sock.fileno() < 0)
+    def fileno(self):
+        return self.sock.fileno()
+    def rollback(self):
+        self.rollbacks += 1
+        self.in_transaction = False
+    def close(self):
+        self.sock.close()
+        self.server.close()
+"""
+
+PROGRAM = """
+from gevent import monkey
+monkey.patch_all()
+{example}
+import warehouse
+from geventpool import ConnectionPool
+from geventpool.testing import settle
+
+pool = ConnectionPool(warehouse.Connection, max_size=1)
+with pool.connection() as first:
+    pass
+assert first.rollbacks == 0, "nothing was open"
+with pool.connection() as again:
+    assert again is first
+    again.in_transaction = True
+assert first.rollbacks == 1
+first.server.close()
+settle()  # the hub has a turn
+with pool.connection() as second:
+    assert second is not first, "the server has hung up"
+    second.waits_for_answer = True
+with pool.connection() as third:
+    assert third is not second, "left in the middle of an exchange"
+pool.close()
+print("done")
+"""
+
+
+def test_the_example_of_the_documentation_works_outside_of_the_package(tmp_path: Path) -> None:
+    text = (ROOT / "docs/drivers.md").read_text()
+    (example,) = re.findall(r"```python\n(import geventpool\.drivers\n.*?)```", text, re.DOTALL)
+    (tmp_path / "warehouse.py").write_text(WAREHOUSE)
+    (tmp_path / "program.py").write_text(PROGRAM.format(example=example))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.strip() == "done", done.stderr
