@@ -66,6 +66,9 @@ class _RecordHandlers(ConnectionHandlers):
             return ghost
         return super().ghost(record.dbapi_connection)
 
+    def connection_of(self, record: Any) -> Any:
+        return record.dbapi_connection
+
     def is_busy(self, record: Any) -> bool:
         return record.dbapi_connection is not None and super().is_busy(record.dbapi_connection)
 
