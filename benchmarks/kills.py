@@ -23,7 +23,7 @@ from .run import Serve, main
 GREENLETS, CONNECTIONS = 200, 10
 KILLS_PER_SECOND = 25
 NAP = 0.02
-WARM_UP = 0.3
+WARM = 1.0
 SEED = 4711
 OURS, THEIRS = "GeventPool", "QueuePool"
 PLACES = (
@@ -53,8 +53,10 @@ class Crowd:
     def run(self, seconds: float) -> float:
         """Requests a second that are done, while so many seconds go by."""
         workers = [gevent.spawn(self._work) for _ in range(GREENLETS)]
+        while self.done < WARM * GREENLETS:  # all connections are open by then
+            gevent.sleep(0.01)
         killer = gevent.spawn(self._kill)
-        gevent.sleep(WARM_UP)
+        gevent.sleep(seconds / 4)
         before, began = self.done, time.perf_counter()
         gevent.sleep(seconds)
         rate = (self.done - before) / (time.perf_counter() - began)
@@ -115,8 +117,8 @@ def _section(scale: Scale, place: str, server: str, driver: str, serve: Serve) -
     return Section(
         f"Goodput while {KILLS_PER_SECOND} requests a second are killed, {place}",
         f"Requests done a second with kills, divided by those without, by {GREENLETS} greenlets on "
-        f"{CONNECTIONS} connections; a request naps for {NAP * 1e3:g} ms on the server. The kills hit holders. "
-        "QueuePool leaves the killed queries at work and opens more connections meanwhile than its "
+        f"{CONNECTIONS} connections; a request naps for {NAP * 1e3:g} ms on the server. The kills hit "
+        "holders. QueuePool leaves the killed queries at work and opens more connections meanwhile than its "
         "maximum; GeventPool ends them first.",
         [
             spread(f"{name}, with kills / without", found, target, is_least=True)

@@ -109,12 +109,18 @@ class ConnectionHandlers:
         door: whose connections.
         open_one: opens what the core is to treat.
         connect: opens a DBAPI connection beside the pool, through which a query is cancelled where the
-            database has no other way.
+            database has no other way, and none of the pool's own connections comes back.
+
+    Attributes:
+        connection_of: the DBAPI connection of what the core treats; `None`: it has lost it.
     """
+
+    connection_of: Callable[[Any], Any]
 
     def __init__(self, door: Door, open_one: Callable[[], Any], connect: Callable[[], Any]) -> None:
         self._door = door
         self.open = open_one
+        self.connection_of = lambda connection: connection
         self._undertaker = Undertaker(connect, self._lend_first)
 
     def close(self, connection: Any, cause: str) -> object:
@@ -130,10 +136,6 @@ class ConnectionHandlers:
     def lay(self, ghost: Ghost) -> bool:
         """Has the server stop, and waits until it has. Switches greenlets."""
         return self._undertaker.lay(ghost, self._door.config.cancel_deadline)
-
-    def connection_of(self, resource: Any) -> Any:
-        """The DBAPI connection of what the core treats; `None`: it has lost it."""
-        return resource
 
     @contextlib.contextmanager
     def _lend_first(self) -> Iterator[Any]:

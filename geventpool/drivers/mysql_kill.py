@@ -1,4 +1,4 @@
-"""Ends what abandoned connections of MySQL and MariaDB still have at work: `KILL`, sent through another one.
+"""`KILL`: ends what abandoned connections of MySQL and MariaDB still have at work, through another one.
 
 The protocol has no cancel message. Whose thread a number belongs to is asked before, because behind a load
 balancer another connection may lead to another server, and after a restart numbers begin at 1 again.
@@ -108,11 +108,13 @@ def _check_that_it_is_ours(ghost: Thread, seen: str, sock: Any, own: str) -> Non
             "something between us and the server translates addresses, and so it cannot be told whether "
             "another connection leads to the same server"
         )
-    if there == ghost.theirs and port == _port(ghost.ours):
-        # The server may know us by a name; but one address of ours has one name.
-        if host == (own_host if ghost.ours[0] == here[0] else ghost.ours[0]):
-            return
-    raise RuntimeError("another connection leads to another server")
+    if there != ghost.theirs or port != _port(ghost.ours):
+        raise RuntimeError("another connection leads to another server")
+    # The server may know us by a name; but one address of ours has one name.
+    if host != (own_host if ghost.ours[0] == here[0] else ghost.ours[0]):
+        raise RuntimeError(
+            "another connection leads to another server, or the host has several names"
+        )
 
 
 def _split(seen: str) -> tuple[str, str]:

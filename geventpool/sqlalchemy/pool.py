@@ -36,8 +36,6 @@ _LONGEST_CONNECT = 30.0
 _REPLACED = ("abandoned", "expired", "dead", "invalidated", "check interrupted")
 _UNSAID: Any = "unsaid"
 _new: Callable[[type[Fairy]], Fairy] = object.__new__
-
-
 _getter = functools.cache(attrgetter)
 
 
@@ -46,6 +44,7 @@ class _RecordHandlers(ConnectionHandlers):
 
     def __init__(self, pool: GeventPool) -> None:
         super().__init__(pool, pool._open_record, lambda: pool._invoke_creator(cast(Any, None)))
+        self.connection_of = _getter("dbapi_connection")
         self._pool = pool
 
     def close(self, record: Any, cause: str) -> None:
@@ -65,9 +64,6 @@ class _RecordHandlers(ConnectionHandlers):
             record.ghost = None
             return ghost
         return super().ghost(record.dbapi_connection)
-
-    def connection_of(self, record: Any) -> Any:
-        return record.dbapi_connection
 
     def is_busy(self, record: Any) -> bool:
         return record.dbapi_connection is not None and super().is_busy(record.dbapi_connection)

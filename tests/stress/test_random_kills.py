@@ -140,4 +140,6 @@ def test_random_kills_cost_no_more_than_the_requests_that_they_hit(
     assert under_fire.counts["killed"] > SECONDS * KILLS_PER_SECOND / 4
     assert goodput >= 0.9 * undisturbed, under_fire.counts
     assert without.most_connections <= MAX_SIZE
-    assert under_fire.most_connections <= MAX_SIZE, "MySQL's queries are ended through the pool's own"
+    assert under_fire.most_connections <= MAX_SIZE, (
+        "MySQL's queries are ended through the pool's own"
+    )
