@@ -118,8 +118,8 @@ def _section(scale: Scale, place: str, server: str, driver: str, serve: Serve) -
         f"Goodput while {KILLS_PER_SECOND} requests a second are killed, {place}",
         f"Requests done a second with kills, divided by those without, by {GREENLETS} greenlets on "
         f"{CONNECTIONS} connections; a request naps for {NAP * 1e3:g} ms on the server. The kills hit "
-        "holders. QueuePool leaves the killed queries at work and opens more connections meanwhile than its "
-        "maximum; GeventPool ends them first.",
+        "holders. QueuePool leaves the killed queries at work, and has more connections meanwhile than "
+        "its maximum; GeventPool ends them first.",
         [
             spread(f"{name}, with kills / without", found, target, is_least=True)
             for (name, found), target in zip(goodputs.items(), (least, None), strict=True)
