@@ -34,6 +34,7 @@ BENCHMARKS = (
     "sizing_cost",
     "observing",
     "connect_stall",
+    "kills",
     "default_cap",
     "end_to_end",
 )

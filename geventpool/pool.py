@@ -12,11 +12,12 @@ connection.commit()
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from types import TracebackType
 from typing import Any
@@ -41,6 +42,10 @@ log = logging.getLogger("geventpool")
 # Idle for longer than this, a socket is looked at (0.3 µs) before it is lent: the hub may have had no
 # turn, and so its watcher no say.
 _SURE_FOR = 1.0
+
+# Seconds. When no connection comes back for so long, all are in long queries, and an abandoned one may be
+# even longer: it is worth a connection beside the pool.
+_NEXT_RETURN = 0.25
 
 CLEAN = State.CLEAN  # an enum's members are dear to look up
 
@@ -163,13 +168,20 @@ class ConnectionHandlers:
         door: whose connections.
         open_one: opens what the core is to treat.
         connect: opens a DBAPI connection beside the pool, through which a query is cancelled where the
-            database has no other way.
+            database has no other way, and none of the pool's own connections comes back.
+
+    Attributes:
+        connection_of: the DBAPI connection of what the core treats; `None`: it has lost it.
     """
+
+    connection_of: Callable[[Any], Any]
 
     def __init__(self, door: Door, open_one: Callable[[], Any], connect: Callable[[], Any]) -> None:
         self._door = door
         self.open = open_one
-        self._undertaker = Undertaker(connect)
+        self.connection_of = lambda connection: connection
+        # What is asked of the server for the pool's own purposes is nothing that a tracer has to see.
+        self._undertaker = Undertaker(lambda: drivers.innermost(connect()), self._lend_first)
 
     def close(self, connection: Any, cause: str) -> object:
         """Closes it. May switch greenlets."""
@@ -184,6 +196,28 @@ class ConnectionHandlers:
     def lay(self, ghost: Ghost) -> bool:
         """Has the server stop, and waits until it has. Switches greenlets."""
         return self._undertaker.lay(ghost, self._door.config.cancel_deadline)
+
+    @contextlib.contextmanager
+    def _lend_first(self) -> Iterator[Any]:
+        """One of the pool's own connections, before anybody in line; `None` if none comes in time."""
+        core = self._door.core
+        entry = core.line.go_first(_NEXT_RETURN)
+        try:
+            connection = None if entry is None else self.connection_of(entry.resource)
+            if connection is None:
+                yield None
+            else:
+                driver = drivers.driver_for(connection)
+                was_clean = driver.state(connection) is CLEAN
+                yield drivers.innermost(connection)
+                if was_clean and driver.state(connection) is not CLEAN:
+                    connection.rollback()  # a question may have begun a transaction
+        except BaseException:
+            if entry is not None:
+                core.discard(entry, "dead")
+            raise
+        if entry is not None:
+            core.release(entry, is_clean=True)
 
     def is_full(self, error: BaseException) -> bool:
         """As the driver reads the error."""

@@ -10,6 +10,7 @@ first, and who has waited for longer is refused at once (Nichols and Jacobson, C
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gevent import getcurrent
@@ -22,7 +23,7 @@ from ..errors import (
     printable,
     without_passwords,
 )
-from . import holders
+from . import holders, threads
 from .entry import CLOSED, Entry
 from .listener import dismiss
 from .patience import Patience
@@ -59,6 +60,7 @@ class Line:
         self._tick_due = 0.0
         self._deadline = math.inf  # the earliest, perhaps of one who has left
         self._standing_since = 0.0
+        self._first: Waiter | None = None  # before all callers, for the pool's own purposes
 
     def wait(self, deadline: float, now: float) -> Entry:
         """Waits for an entry; the calling greenlet is in line meanwhile. Switches greenlets.
@@ -110,6 +112,47 @@ class Line:
         entry.taken_at = now
         waiter.serve(entry)
 
+    def go_first(self, seconds: float) -> Entry | None:
+        """Lends an entry before everybody else, for the pool's own purposes. May switch greenlets.
+
+        One at a time. It is no caller: neither figures nor `max_waiting` count it. If there is room,
+        one may be opened for it, but a pool that was disposed of is not woken. Called by any thread.
+
+        Returns:
+            None: nothing is idle, and nothing has come back within so many seconds, or could.
+        """
+        pool = self._pool
+        if not pool.is_here:
+            return threads.call(pool, partial(self.go_first, seconds), seconds, self._take_back)
+        ledger = pool.ledger
+        now = pool.clock.now()
+        entry = pool.take_idle(now)
+        if entry is not None:
+            return entry
+        has_room = ledger.size < ledger.max_size and not pool.is_dormant
+        if pool.is_closed or not (ledger.in_use or ledger.opening or has_room):
+            return None
+        waiter = self._first = Waiter(now)
+        ledger.waiting.appendleft(waiter)
+        try:
+            if has_room:
+                pool.opener.want(waiter, now)
+                seconds = max(seconds, 2.0 * pool.opener.connect_time)
+            if not waiter.wait(pool.clock, seconds):
+                self.leave(waiter)
+        except BaseException:
+            self.leave(waiter)
+            raise
+        finally:
+            self._first = None
+            pool.draining.notify()
+        entry = waiter.value
+        return None if entry is None or entry.state is CLOSED else entry
+
+    def _take_back(self, entry: Entry | None) -> None:
+        if entry is not None:
+            self._pool.release(entry, is_clean=True)
+
     def leave(self, waiter: Waiter) -> None:
         """A caller stops waiting without its entry: what it was served goes to the next."""
         pool = self._pool
@@ -150,6 +193,8 @@ class Line:
         waiting = self._pool.ledger.waiting
         if not self.patience.is_learnt and self._pool.limits.shed_after is None:
             return
+        if waiting[0] is self._first:
+            return
         if self._is_overloaded(now):
             self._shed(now, least=1)
             waiting.appendleft(waiting.pop())
@@ -186,17 +231,20 @@ class Line:
         pool = self._pool
         ledger, most = pool.ledger, pool.limits.max_waiting
         waiting = ledger.waiting
+        callers = len(waiting)
+        if callers and waiting[0] is self._first:
+            callers -= 1
         to_come = ledger.opening + ledger.max_size - ledger.size  # for so many there is room
-        if most is not None and len(waiting) - max(0, to_come) >= most:
+        if most is not None and callers - max(0, to_come) >= most:
             self.count_refusal("overloaded")
             raise PoolOverloaded(
-                f"{len(waiting)} callers are in line before this one at {pool!r}: raise max_waiting or "
+                f"{callers} callers are in line before this one at {pool!r}: raise max_waiting or "
                 "max_size, or send the client away",
                 "overloaded",
             )
         waiter: Waiter = Waiter(now)
         waiter.deadline = deadline
-        if not waiting:
+        if not callers:
             self._standing_since = now
         keeps_alive = self._deadline < math.inf
         if deadline < self._deadline:
@@ -287,10 +335,11 @@ class Line:
 
     def _is_overloaded(self, now: float) -> bool:
         """Has the line not been empty for longer than `shed_after`?"""
-        most = self._pool.limits.shed_after
+        most, waiting = self._pool.limits.shed_after, self._pool.ledger.waiting
         return (
             most is not None
-            and bool(self._pool.ledger.waiting)
+            and bool(waiting)
+            and waiting[0] is not self._first
             and now - self._standing_since > most
         )
 

@@ -126,7 +126,7 @@ class ResourcePool:
                 shrinking.wake(self)
             self.policy.requested(now)
             entry = self.line.wait(math.inf if timeout is None else now + timeout, now)
-        else:  # as in `_take`, for one frame less
+        else:  # as in `take_idle`, for one frame less
             if entry.watch is not None:
                 entry.watch.stop()
             entry.taken_at = now
@@ -442,10 +442,11 @@ class ResourcePool:
                     self.discard(entry, "check interrupted")
                 raise
             now = self.clock.now()
-            entry = self._take(now)
+            entry = self.take_idle(now)
         return self.line.wait(deadline, now)
 
-    def _take(self, now: float) -> Entry | None:
+    def take_idle(self, now: float) -> Entry | None:
+        """Lends what is idle, without a second look. Never switches."""
         entry = self.ledger.take()
         if entry is not None:
             if entry.watch is not None:

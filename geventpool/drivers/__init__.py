@@ -30,6 +30,7 @@ __all__ = [
     "by_class",
     "driver_for",
     "errors_behind",
+    "innermost",
     "is_full",
     "is_operational",
     "is_unfit",
@@ -73,6 +74,11 @@ def driver_for(connection: object) -> Driver:
     """
     driver = by_class[type(connection)]
     return _seen_through(_see(connection)[0]) if driver is _OPAQUE else driver
+
+
+def innermost(connection: object) -> Any:
+    """The driver's own connection, whatever it is wrapped in. Never switches greenlets."""
+    return _see(connection)[1]
 
 
 def register(driver: Driver) -> None:

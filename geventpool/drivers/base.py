@@ -9,7 +9,7 @@ import re
 import select
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
@@ -84,16 +84,22 @@ class Ghost:
     Args:
         fileno: the connection's socket.
         server_id: the server's number of the connection, for messages.
-        cancel: asks the server to stop; is given what opens another connection.
+        cancel: asks the server to stop; is given what opens another connection. A subclass may have a
+            method of its own for it.
 
     Attributes:
         server_id: as above.
+        needs_connection: it is cancelled through another connection; a pool's own will do.
     """
 
     __slots__ = ("__weakref__", "_cancel", "_fd", "server_id")
+    needs_connection = False
 
     def __init__(
-        self, fileno: int, server_id: int | None, cancel: Callable[[Callable[[], Any]], object]
+        self,
+        fileno: int,
+        server_id: int | None,
+        cancel: Callable[[Callable[[], Any]], object] | None = None,
     ) -> None:
         self._fd = -1
         self._cancel = cancel
@@ -122,8 +128,24 @@ class Ghost:
         Raises:
             Exception: what stood against it: the user's rights, the network.
         """
-        if not self.is_over:
+        if self._cancel is not None and not self.is_over:
             self._cancel(connect)
+
+    @staticmethod
+    def cancel_all(ghosts: Sequence[Any], connection: Any) -> list[Exception]:
+        """Asks the server to stop all of them, if they need a connection. May switch greenlets.
+
+        Args:
+            ghosts: of this class.
+            connection: what to ask through; it is as good as before if nothing is raised.
+
+        Returns:
+            What stood against some of them.
+
+        Raises:
+            Exception: the connection is lost.
+        """
+        raise NotImplementedError
 
     def wait(self, seconds: float) -> bool:
         """Hangs up and waits until the server has, too. May switch greenlets.

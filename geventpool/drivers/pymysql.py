@@ -11,7 +11,6 @@ and costs about 17 ms of CPU in which the whole worker stands still.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import re
@@ -26,7 +25,6 @@ from .base import (
     Ghost,
     Idle,
     State,
-    ghost_of,
     hang_up,
     is_mysql_full,
     is_mysql_unfit,
@@ -37,6 +35,7 @@ from .base import (
     python_fileno_of,
 )
 from .exchange import Exchange
+from .mysql_kill import thread_of
 
 _IN_TRANSACTION = 0x0001  # SERVER_STATUS_IN_TRANS
 _MORE_RESULTS = 0x0008  # SERVER_MORE_RESULTS_EXISTS
@@ -52,7 +51,6 @@ _END = re.compile(rb"\s*(?:commit|rollback)\s*;?\s*$", re.IGNORECASE)
 _MULTI_STATEMENTS = 0x10000  # CLIENT.MULTI_STATEMENTS
 
 _OUT_OF_SYNC = 2014  # CR_COMMANDS_OUT_OF_SYNC
-_NO_SUCH_THREAD = 1094  # ER_NO_SUCH_THREAD
 
 _FILES = ("ca", "cert", "key")
 _MOST_CONTEXTS = 32
@@ -160,71 +158,10 @@ def _ghost_of(connection: Any) -> Ghost | None:
     sock = connection._sock
     try:
         number = connection.server_thread_id[0]
-        port = _port(sock.getsockname())
+        ours, theirs = sock.getsockname(), sock.getpeername()
     except (AttributeError, OSError):
         return None  # it was never open, or is closed already
-    return ghost_of(python_fileno(sock), number, functools.partial(_kill, number, port))
-
-
-def _kill(number: int, port: int | None, connect: Callable[[], Any]) -> None:
-    """Ends a thread of the server's through a connection of its own. Switches greenlets.
-
-    Not `KILL QUERY`: the next one of several statements would go on.
-
-    Args:
-        number: the thread's.
-        port: where its connection came from, as seen from here; `None`: a Unix socket.
-        connect: opens a connection.
-    """
-    helper = connect()
-    try:
-        # The creator may have set another class, whose rows may be anything.
-        cursor = helper.cursor(sys.modules["pymysql.cursors"].Cursor)
-        cursor.execute(
-            "SELECT id = connection_id(), host FROM information_schema.processlist "
-            f"WHERE id IN ({number:d}, connection_id())"
-        )
-        hosts = {bool(is_helper): host for is_helper, host in cursor.fetchall()}
-        if False not in hosts:
-            return  # it is gone
-        _check_that_it_is_ours(hosts, port, _port(helper._sock.getsockname()))
-        try:
-            cursor.execute(f"KILL CONNECTION {number:d}")
-        except Exception as error:
-            if not error.args or error.args[0] != _NO_SUCH_THREAD:
-                raise
-    finally:
-        with contextlib.suppress(Exception):
-            helper.close()
-
-
-def _check_that_it_is_ours(
-    hosts: dict[bool, str], port: int | None, helper_port: int | None
-) -> None:
-    """Behind a load balancer a new connection may be to another server, where the number is another's.
-
-    Args:
-        hosts: where the server sees a connection come from, by whether it is the helper.
-        port: where it comes from, as seen from here.
-        helper_port: the same of the helper.
-
-    Raises:
-        RuntimeError: it is another's, or that cannot be told.
-    """
-    seen, helper_seen = (hosts[key].rpartition(":")[2] for key in (False, True))
-    if not (seen.isdigit() or helper_seen.isdigit()):
-        return  # a Unix socket: there is one server at the end of it
-    if helper_seen != str(helper_port):
-        raise RuntimeError(
-            "something between us and the server translates addresses, and so it cannot be told whether "
-            "a new connection leads to the same server"
-        )
-    if seen != str(port):
-        raise RuntimeError("a new connection leads to another server")
-
-
-def _port(address: Any) -> int | None:
-    return address[1] if isinstance(address, tuple) else None
+    return thread_of(python_fileno(sock), number, ours, theirs)
 
 
 def _pessimist(kind: Any) -> type:

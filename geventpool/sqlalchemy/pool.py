@@ -42,6 +42,7 @@ class _RecordHandlers(ConnectionHandlers):
 
     def __init__(self, pool: GeventPool) -> None:
         super().__init__(pool, pool._open_record, lambda: pool._invoke_creator(cast(Any, None)))
+        self.connection_of = getter("dbapi_connection")
         self._pool = pool
 
     def close(self, record: Any, cause: str) -> None:

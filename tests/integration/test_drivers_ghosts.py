@@ -13,6 +13,7 @@ import pytest
 from gevent.event import Event
 
 from geventpool.drivers import Ghost, driver_for
+from geventpool.drivers.mysql_kill import Thread
 
 from .dbapi import (
     ALL,
@@ -367,19 +368,58 @@ class HalfSocket:
         raise Stop
 
 
+def assert_refused(thread: Any, mourned: Mourned) -> None:
+    with contextlib.closing(thread), pytest.raises(RuntimeError, match="another server"):
+        thread.cancel(mourned.connect)
+    assert not mourned.helpers[-1].open
+
+
 def test_a_thread_of_another_server_with_the_same_number_is_left_alone(
     mourned_of: Callable[..., Mourned],
 ) -> None:
     """As behind a load balancer: here the number is that of a connection that is not ours."""
-    import geventpool.drivers.pymysql as module
+    mourned = mourned_of("pymysql")
+    # The same port, but of another machine, as after a restart of the server, when numbers are few.
+    innocent = mourned_of("pymysql", bind_address="127.0.0.2")
+    number, sock = innocent.subject.number, innocent.subject.connection._sock
+    ours, theirs = mourned.subject.connection._sock.getsockname(), sock.getpeername()
+    port = sock.getsockname()[1]
+    for address, peer in (
+        (ours, theirs),
+        (("127.0.0.1", port), theirs),
+        (("127.0.0.3", port), theirs),
+        (("127.0.0.2", port), ("127.0.0.9", theirs[1])),
+    ):
+        assert_refused(Thread(sock.fileno(), number, address, peer), mourned)
+        assert innocent.is_on_the_server()
+    with contextlib.closing(Thread(sock.fileno(), 2**31, ours, theirs)) as thread:
+        thread.cancel(mourned.connect)  # there is none
 
-    mourned, innocent = mourned_of("pymysql"), mourned_of("pymysql")
-    port = mourned.subject.connection._sock.getsockname()[1]
-    with pytest.raises(RuntimeError, match="another server"):
-        module._kill(innocent.subject.number, port, mourned.connect)
-    assert innocent.is_on_the_server()
-    assert not mourned.helpers[0].open
-    module._kill(2**31, port, mourned.connect)  # there is none
+
+def test_a_thread_is_found_through_a_connection_that_comes_from_another_address_of_ours(
+    mourned_of: Callable[..., Mourned],
+) -> None:
+    mourned = mourned_of("pymysql", bind_address="127.0.0.2")
+    end(mourned, mourned.abandon())
+
+
+def test_a_query_that_has_ended_while_its_helper_connected_is_not_asked_for(
+    mourned_of: Callable[..., Mourned],
+) -> None:
+    """By then its number may be another's: the server may have begun again."""
+    mourned = mourned_of("pymysql")
+
+    class Untouchable:
+        def close(self) -> None:
+            pass
+
+    def connect() -> Any:
+        mourned.subject.kill()
+        assert eventually(lambda: ghost.is_over)
+        return Untouchable()
+
+    with contextlib.closing(mourned.abandon()) as ghost:
+        ghost.cancel(connect)
 
 
 def test_where_addresses_are_translated_no_thread_is_killed(mariadb: Any) -> None:

@@ -27,6 +27,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "default_cap": {"CAPS": (2,), "SERVER_SECONDS": (0.0,), "GREENLETS": 4, "WARM_SECONDS": 0.05},
     "footprint": {"CONNECTIONS": 10, "POOLS": 2},
     "idle_connections": {"MANY": 20},
+    "kills": {"GREENLETS": 20, "WARM": 0.1},
     "round_trips": {"TIMES": 1, "WARM": 1},
     "transactions": {"GREENLETS": 2},
 }

@@ -1,0 +1,126 @@
+"""`KILL`: ends what abandoned connections of MySQL and MariaDB still have at work, through another one.
+
+The protocol has no cancel message. Whose thread a number belongs to is asked before, because behind a load
+balancer another connection may lead to another server, and after a restart numbers begin at 1 again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .base import Ghost, has_hung_up
+
+_NO_SUCH_THREAD = 1094  # ER_NO_SUCH_THREAD
+
+
+class Thread(Ghost):
+    """A thread of the server's that works for an abandoned connection.
+
+    Args:
+        fileno: the connection's socket.
+        number: the thread's.
+        ours: where the connection came from, as seen from here; no pair: a Unix socket.
+        theirs: where it led to.
+    """
+
+    __slots__ = ("ours", "theirs")
+    needs_connection = True
+
+    def __init__(self, fileno: int, number: int, ours: Any, theirs: Any) -> None:
+        super().__init__(fileno, number)
+        self.ours = ours
+        self.theirs = theirs
+
+    def cancel(self, connect: Callable[[], Any]) -> None:
+        """Kills it through a connection of its own."""
+        if self.is_over:
+            return
+        helper = connect()
+        try:
+            for refusal in self.cancel_all([self], helper):
+                raise refusal
+        finally:
+            with contextlib.suppress(Exception):
+                helper.close()
+
+    @staticmethod
+    def cancel_all(ghosts: Sequence[Any], connection: Any) -> list[Exception]:
+        """Kills all of them that are still there, after one question."""
+        # While the connection was waited for, or opened, they may have ended.
+        ghosts = [ghost for ghost in ghosts if not ghost.is_over]
+        if not ghosts:
+            return []
+        # The creator may have set another class, whose rows may be anything.
+        cursor = connection.cursor(sys.modules["pymysql.cursors"].Cursor)
+        numbers = ", ".join(f"{ghost.server_id:d}" for ghost in ghosts)
+        cursor.execute(
+            "SELECT id, id = connection_id(), host FROM information_schema.processlist "
+            f"WHERE id IN ({numbers}, connection_id())"
+        )
+        rows = cursor.fetchall()
+        seen = {int(number): host for number, _, host in rows}
+        (own,) = (host for _, is_own, host in rows if is_own)
+        refusals = []
+        for ghost in ghosts:
+            if ghost.server_id not in seen or ghost.is_over:
+                continue
+            try:
+                _check_that_it_is_ours(ghost, seen[ghost.server_id], connection._sock, own)
+                # Not `KILL QUERY`: the next one of several statements would go on.
+                cursor.execute(f"KILL CONNECTION {ghost.server_id:d}")
+            except Exception as error:
+                if connection._sock is None:
+                    raise  # it is lost, and so is what was to follow
+                if not error.args or error.args[0] != _NO_SUCH_THREAD:
+                    refusals.append(error)
+        return refusals
+
+
+def thread_of(fileno: int | None, number: int, ours: Any, theirs: Any) -> Thread | None:
+    """A thread, unless the server has let go of it already. The arguments are `Thread`'s."""
+    if fileno is None or fileno < 0 or has_hung_up(fileno):
+        return None
+    return Thread(fileno, number, ours, theirs)
+
+
+def _check_that_it_is_ours(ghost: Thread, seen: str, sock: Any, own: str) -> None:
+    """Is the thread of that number the abandoned connection's?
+
+    Args:
+        ghost: the abandoned connection.
+        seen: from which host and port the server sees the thread's connection come.
+        sock: the socket of the connection that was asked.
+        own: from where the server sees that one come.
+
+    Raises:
+        RuntimeError: it is another's, or that cannot be told.
+    """
+    host, port = _split(seen)
+    own_host, own_port = _split(own)
+    if not (port.isdigit() or own_port.isdigit()):
+        return  # a Unix socket: there is one server at the end of it
+    here, there = sock.getsockname(), sock.getpeername()
+    if own_port != _port(here):
+        raise RuntimeError(
+            "something between us and the server translates addresses, and so it cannot be told whether "
+            "another connection leads to the same server"
+        )
+    if there != ghost.theirs or port != _port(ghost.ours):
+        raise RuntimeError("another connection leads to another server")
+    # The server may know us by a name; but one address of ours has one name.
+    if host != (own_host if ghost.ours[0] == here[0] else ghost.ours[0]):
+        raise RuntimeError(
+            "another connection leads to another server, or the host has several names"
+        )
+
+
+def _split(seen: str) -> tuple[str, str]:
+    host, _, port = seen.rpartition(":")
+    return host, port
+
+
+def _port(address: Any) -> str | None:
+    return str(address[1]) if isinstance(address, tuple) else None
