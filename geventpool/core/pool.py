@@ -31,6 +31,7 @@ from .line import Line
 from .listener import Listener, Recorder
 from .liveness import Liveness
 from .opener import Opener
+from .registry import look_for_fork, unforked
 from .renewal import Renewal
 from .soundness import is_sound
 from .stacks import capture
@@ -113,7 +114,9 @@ class ResourcePool:
             PoolClosed: the pool is closed.
             Exception: what `open` raised for this caller.
         """
-        if (self.hub is None or get_hub_if_exists() is not self.hub) and not threads.owns(self):
+        if (
+            not unforked or self.hub is None or get_hub_if_exists() is not self.hub
+        ) and not threads.owns(self):
             return threads.acquire(self, timeout)
         now = self.clock.now()
         if not self._cleaner_is_timed:
@@ -152,7 +155,7 @@ class ResourcePool:
         Raises:
             AssertionError: the entry is not lent (it was released twice).
         """
-        if get_hub_if_exists() is not self.hub:
+        if not unforked or get_hub_if_exists() is not self.hub:
             threads.release(self, entry, is_clean)
             return
         if entry.state is not IN_USE:
@@ -208,6 +211,8 @@ class ResourcePool:
             entry: the entry.
             give_back: does it, in a greenlet of its own; `release` by default.
         """
+        if self._is_gone(entry):
+            return
         if self.is_here:
             disown(entry)
         if self.mailbox is not None:
@@ -215,20 +220,20 @@ class ResourcePool:
 
     def discard(self, entry: Entry, cause: str) -> None:
         """Has an entry closed in the background instead of released. Never switches."""
+        if self._is_gone(entry):
+            return
         if get_hub_if_exists() is not self.hub:
             self.abandon(entry, partial(self.discard, cause=cause))
-            return
-        if entry.state in (CLOSING, CLOSED):
             return
         self._retire(entry, cause)
         self.in_background(self._close_retired, entry)
 
     def forget(self, entry: Entry, cause: str) -> None:
         """Drops an entry whose resource is gone, or somebody else's from now on. Never switches."""
+        if self._is_gone(entry):
+            return
         if get_hub_if_exists() is not self.hub:
             self.abandon(entry, partial(self.forget, cause=cause))
-            return
-        if entry.state in (CLOSING, CLOSED):
             return
         self._retire(entry, cause)
         self._closed(entry)
@@ -314,6 +319,7 @@ class ResourcePool:
 
     def stats(self) -> PoolStats:
         """A frozen snapshot of all figures. Never switches."""
+        look_for_fork()
         return snapshot(self)
 
     def status(self) -> str:
@@ -327,6 +333,11 @@ class ResourcePool:
     def is_here(self) -> bool:
         """Does the calling thread own the pool?"""
         return self.hub is not None and get_hub_if_exists() is self.hub
+
+    def _is_gone(self, entry: Entry) -> bool:
+        """It is closed, or being closed, or has become a parent's by a fork. Never switches."""
+        look_for_fork()
+        return entry.state in (CLOSING, CLOSED)
 
     def add_opened(self, entry: Entry, now: float) -> None:
         """Puts a new resource into circulation. Never switches."""
@@ -404,6 +415,9 @@ class ResourcePool:
         gevent.spawn_raw(self._run_errand, errand, entry)
 
     def _run_errand(self, errand: Callable[[Entry], object], entry: Entry) -> None:
+        look_for_fork()
+        if entry.state is CLOSED:
+            return  # the process has forked since
         try:
             self.handlers.move(entry.resource)  # its holder may have been another thread
         except Exception:
@@ -476,17 +490,23 @@ class ResourcePool:
         self.opener.look(self.clock.now())
 
     def begin_again_after_fork(self) -> None:
-        """The child's part of a fork: an empty pool, and nothing of the parent's is touched."""
-        if self.is_here:
-            self.opener.abort()
-            self.cleaner.stop()
-            self.renewal.stop()
-            self.line.refuse_all(PoolClosed(f"{self!r} belongs to the parent of this process"))
-        else:  # another thread's, which is not here any more: nothing of it may be touched
-            registry.keep_for_good(
-                (self.opener, self.cleaner, self.renewal, self.line, self.ledger)
-            )
+        """The child's part of a fork: an empty pool, and nothing of the parent's is touched.
+
+        Whatever fails on the way, the pool is empty afterwards.
+        """
         registry.disown(self.entries, self.handlers.fileno)
-        self.handlers = threads.bare(self.handlers)
-        self._begin(self.policy.fresh())
-        self.hub = None
+        try:
+            if self.is_here:
+                self.opener.abort()
+                self.cleaner.stop()
+                self.renewal.stop()
+                self.line.refuse_all(PoolClosed(f"{self!r} belongs to the parent of this process"))
+            else:  # another thread's, which is not here any more: nothing of it may be touched
+                registry.keep_for_good(
+                    (self.opener, self.cleaner, self.renewal, self.line, self.ledger)
+                )
+        finally:
+            self.handlers = threads.bare(self.handlers)
+            self._begin(self.policy)
+            self.hub = self.mailbox = None
+        self.policy = self.policy.fresh()
