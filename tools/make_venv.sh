@@ -15,11 +15,16 @@ fi
 echo "Installing geventpool and its development tools into $venv ..."
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev]' 2> >(grep -v '^WARNING: Location' >&2)
 
-# mysqlclient is the only one that has to be compiled. Its tests say so if it could not be.
+# mysqlclient and uWSGI have to be compiled. Their tests say so if they could not be.
 if ! "$venv/bin/python" -c 'import MySQLdb' 2>/dev/null; then
     if can_apt && ! { command -v mariadb_config && command -v gcc && command -v pkg-config; } >/dev/null; then
         { apt update && apt install libmariadb-dev gcc pkg-config python3-dev; } || true
     fi
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'mysqlclient>=2.1' 2>/dev/null ||
         echo "mysqlclient could not be built (it needs libmariadb-dev, pkg-config, gcc and Python's headers): its tests will not run" >&2
+fi
+if [ ! -x "$venv/bin/uwsgi" ]; then
+    uwsgi() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'uwsgi>=2.0.22' >/dev/null 2>&1; }
+    uwsgi || { can_apt && apt update && apt install gcc python3-dev && uwsgi; } ||
+        echo "uWSGI could not be built (it needs gcc and Python's headers): its tests will not run" >&2
 fi

@@ -18,6 +18,7 @@ from ..errors import PoolClosed, PoolOverloaded, PoolTimeout, without_passwords
 from . import holders
 from .entry import CLOSED, Entry
 from .patience import Patience
+from .registry import look_for_fork
 from .waiter import Timer, Waiter
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Line:
             self._waited(waiter)
         entry: Entry | None = waiter.value
         if entry is not None:
+            look_for_fork()
             if entry.state is CLOSED:
                 raise PoolClosed(f"{pool!r} belongs to the parent of this process")
             return entry

@@ -1,10 +1,9 @@
 """The pools of this process, and what becomes of them in a forked child.
 
-Not every fork is Python's: uWSGI forks in C, after it has loaded the application, and
-`os.register_at_fork`
-never hears of it. So whoever is about to use a pool asks a byte that the kernel sets to zero in a child
-(`unforked`), which costs as much as a look at a flag; and gevent's loop, which compares the process id by
-itself, calls `look_for_fork` before anything else happens in the child's first turn.
+Not every fork is Python's: uWSGI forks in C, after it has loaded the application, and no hook of
+`os.register_at_fork` runs. So whoever is about to borrow, or to send something, asks a byte that the
+kernel sets to zero in a child (`unforked`), at the price of a flag. And gevent's loop, which sees by
+itself that it runs in a child, calls `look_for_fork` before anything else happens in its next turn.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.monkey import get_original
 
-from .entry import CLOSED, Entry
+from .entry import CLOSED, CLOSING, Entry
 
 if TYPE_CHECKING:
     from .pool import ResourcePool
@@ -115,6 +114,12 @@ def look_for_fork(is_pythons: bool = False) -> None:
             return  # a finalizer that runs in the middle of it
         else:
             _sleep(0.001)
+
+
+def is_gone(entry: Entry) -> bool:
+    """Is it closed, or being closed, or by a fork a parent's? Never switches greenlets."""
+    look_for_fork()
+    return entry.state in (CLOSING, CLOSED)
 
 
 def _begin_again(is_pythons: bool) -> None:

@@ -46,6 +46,10 @@ _new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
 # first hubs at once would deadlock on the import locks.
 _LOADED = gevent.config.loop, gevent.config.threadpool
 
+NO_HUB: Any = (
+    object()
+)  # of a pool that nobody owns yet; no thread has it, while one may have `None`
+
 _FOR_EVER = 1e8
 _GRACE = 1.0
 
@@ -59,7 +63,7 @@ def owns(pool: ResourcePool) -> bool:
     """Does the calling thread own a pool? Its first use decides who does."""
     registry.look_for_fork()
     with _deciding:
-        if pool.hub is None:
+        if pool.hub is NO_HUB:
             hub = _home()
             if hub is _service and not is_module_patched("socket"):
                 pool.handlers = cast(Any, _OffHub(pool.handlers))

@@ -11,7 +11,7 @@ import gevent
 import pytest
 from gevent.monkey import get_original
 
-from geventpool import ConnectionPool
+from geventpool import ConnectionPool, PoolClosed
 from geventpool.core import registry
 from geventpool.testing import FakeDriver, settle
 
@@ -68,6 +68,21 @@ def test_whatever_the_child_does_first_its_pool_is_empty_and_says_nothing(
     settle()
     assert [one.calls for one in driver.connections[:3]] == said
     assert {entry.state for entry in parents} == {"closed"}
+
+
+def test_who_was_in_line_at_the_fork_is_not_served_with_what_is_the_parents(
+    driver: FakeDriver,
+) -> None:
+    pool = ConnectionPool(driver.connect, max_size=1)
+    lent = pool.core.acquire(None)
+    waiting = gevent.spawn(pool.connection)
+    settle()
+    fork()
+    pool.core.release(lent, is_clean=True)  # nothing is sent by it, so it does not look
+    with pytest.raises(PoolClosed):
+        waiting.get()
+    assert lent.state == "closed"
+    assert pool.stats().size == 0
 
 
 def test_a_connection_of_the_parent_can_be_invalidated_and_nothing_goes_on_for_ever(
