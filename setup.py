@@ -62,6 +62,7 @@ setup(
         "flask": FLASK,
         "django": DJANGO,
         "gunicorn": GUNICORN,
+        "uwsgi": ["uwsgi>=2.0.22"],
         "cli": CLI,
         "plots": PLOTS,
         "prometheus": PROMETHEUS,

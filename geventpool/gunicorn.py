@@ -33,12 +33,12 @@ Where gunicorn runs them (read in gunicorn 27, `Arbiter.spawn_worker` and `Geven
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 from gevent import monkey
 
 import geventpool
+from geventpool.core.drain import drain_and_close
 from geventpool.errors import ConfigError
 
 __all__ = ["post_fork", "worker_exit", "worker_int"]
@@ -108,16 +108,7 @@ def worker_exit(server: Any, worker: Any) -> None:
     """
     if worker.pid != os.getpid():
         return  # the master speaks of a worker that vanished: its own pools are not meant
-    pools = geventpool.pools()
-    try:
-        deadline = time.monotonic() + _grace(worker)
-        for pool in pools:
-            if not pool.drain(max(0.0, deadline - time.monotonic())):
-                worker.log.warning("geventpool: closing with connections in use: %s", pool.status())
-    finally:
-        # Also after a second signal, which arrives here as SystemExit.
-        for pool in pools:
-            pool.close()
+    drain_and_close(geventpool.pools(), lambda: _grace(worker), worker.log.warning)
 
 
 def _grace(worker: Any) -> float:

@@ -30,10 +30,12 @@ from .core.entry import IN_USE, Entry
 from .core.handlers import Limits
 from .core.listener import dismiss
 from .core.pool import ResourcePool
+from .core.registry import at_fork, look_for_fork, unforked
 from .core.stats import PoolStats
 from .core.waiter import Clock
 from .drivers import by_class
 from .drivers.base import Ghost, Idle, State
+from .drivers.libpq import forget_hanging
 from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
 
@@ -281,6 +283,7 @@ class ConnectionHandlers:
 
 
 getter = functools.cache(attrgetter)
+at_fork(forget_hanging)
 
 
 def adopt(connection: Any) -> None:
@@ -390,6 +393,8 @@ class PooledConnection:
 
     def _own(self) -> None:
         """It may have been handed from one greenlet to another: who uses it, holds it."""
+        if not unforked:
+            look_for_fork()  # it is the parent's
         entry = self._entry
         if entry is not None and entry.owner is not None and entry.owner is not getcurrent():
             self._pool.core.holders.own_again(entry)

@@ -24,3 +24,8 @@ for wanted in MySQLdb:'mysqlclient>=2.1' mariadb:'mariadb>=1.1'; do
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${wanted#*:}" 2>/dev/null ||
         echo "${wanted#*:} could not be built (it needs libmariadb-dev, pkg-config, gcc and Python's headers): its tests will not run" >&2
 done
+if [ ! -x "$venv/bin/uwsgi" ]; then
+    uwsgi() { "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'uwsgi>=2.0.22' >/dev/null 2>&1; }
+    uwsgi || { can_apt && apt update && apt install gcc python3-dev && uwsgi; } ||
+        echo "uWSGI could not be built (it needs gcc and Python's headers): its tests will not run" >&2
+fi

@@ -2,8 +2,36 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
 from .ledger import Ledger
 from .waiter import Clock, Waiter
+
+if TYPE_CHECKING:
+    from .pool import ResourcePool
+
+
+def drain_and_close(
+    pools: Iterable[ResourcePool], grace: Callable[[], float], warn: Callable[[str, str], object]
+) -> None:
+    """Lets what is in use come back, and closes all pools, whatever happens. Switches greenlets.
+
+    Args:
+        pools: which.
+        grace: tells for how many seconds to wait, for all of them together.
+        warn: is told, as a logger is, of a pool that is still in use then.
+    """
+    try:
+        deadline = time.monotonic() + grace()
+        for pool in pools:
+            if not pool.drain(max(0.0, deadline - time.monotonic())):
+                warn("geventpool: closing with connections in use: %s", pool.status())
+    finally:
+        # Also after a second signal, which arrives here as SystemExit.
+        for pool in pools:
+            pool.close()
 
 
 class Drain:

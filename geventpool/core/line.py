@@ -27,6 +27,7 @@ from . import holders, threads
 from .entry import CLOSED, Entry
 from .listener import dismiss
 from .patience import Patience
+from .registry import look_for_fork
 from .waiter import Timer, Waiter
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Line:
             self._waited(waiter)
         entry: Entry | None = waiter.value
         if entry is not None:
+            look_for_fork()
             if entry.state is CLOSED:
                 raise PoolClosed(f"{pool!r} belongs to the parent of this process")
             return entry

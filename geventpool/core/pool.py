@@ -31,6 +31,7 @@ from .line import Line
 from .listener import Listener, Recorder, dismiss
 from .liveness import Liveness
 from .opener import Opener
+from .registry import is_gone, look_for_fork, unforked
 from .renewal import Renewal
 from .soundness import is_sound
 from .stacks import capture
@@ -74,7 +75,7 @@ class ResourcePool:
         self.name = name
         self.handlers = handlers
         self.clock: Clock = clock or HubClock()
-        self.hub: Any = None
+        self.hub: Any = threads.NO_HUB
         self.mailbox: Any = None  # the hub's, for other threads
         self.limits = limits
         self.min_idle = limits.min_idle
@@ -114,7 +115,7 @@ class ResourcePool:
             PoolClosed: the pool is closed.
             Exception: what `open` raised for this caller.
         """
-        if (self.hub is None or get_hub_if_exists() is not self.hub) and not threads.owns(self):
+        if (not unforked or get_hub_if_exists() is not self.hub) and not threads.owns(self):
             return threads.acquire(self, timeout, is_new)
         now = self.clock.now()
         if not self._cleaner_is_timed:
@@ -216,6 +217,8 @@ class ResourcePool:
             entry: the entry.
             give_back: does it, in a greenlet of its own; `release` by default.
         """
+        if is_gone(entry):
+            return
         if self.is_here:
             disown(entry)
         if self.mailbox is not None:
@@ -223,20 +226,20 @@ class ResourcePool:
 
     def discard(self, entry: Entry, cause: str) -> None:
         """Has an entry closed in the background instead of released. Never switches."""
+        if is_gone(entry):
+            return
         if get_hub_if_exists() is not self.hub:
             self.abandon(entry, partial(self.discard, cause=cause))
-            return
-        if entry.state in (CLOSING, CLOSED):
             return
         self._retire(entry, cause)
         self.in_background(self._close_retired, entry)
 
     def forget(self, entry: Entry, cause: str) -> None:
         """Drops an entry whose resource is gone, or somebody else's from now on. Never switches."""
+        if is_gone(entry):
+            return
         if get_hub_if_exists() is not self.hub:
             self.abandon(entry, partial(self.forget, cause=cause))
-            return
-        if entry.state in (CLOSING, CLOSED):
             return
         self._retire(entry, cause)
         self._closed(entry)
@@ -325,6 +328,7 @@ class ResourcePool:
 
     def stats(self) -> PoolStats:
         """A frozen snapshot of all figures. Never switches."""
+        look_for_fork()
         return snapshot(self)
 
     def status(self) -> str:
@@ -337,7 +341,7 @@ class ResourcePool:
     @property
     def is_here(self) -> bool:
         """Does the calling thread own the pool?"""
-        return self.hub is not None and get_hub_if_exists() is self.hub
+        return bool(get_hub_if_exists() is self.hub)
 
     def add_opened(self, entry: Entry, now: float) -> None:
         """Puts a new resource into circulation. Never switches."""
@@ -395,9 +399,8 @@ class ResourcePool:
         """
         ghost = None
         try:
-            with contextlib.suppress(
-                Exception
-            ):  # a driver's surprise must not keep it from being closed
+            # A driver's surprise must not keep it from being closed.
+            with contextlib.suppress(Exception):
                 ghost = self.handlers.ghost(entry.resource)
             if ghost is not None and entry.cause == "abandoned":
                 now = self.clock.now()  # its holder was killed, moments ago
@@ -414,12 +417,13 @@ class ResourcePool:
                 self._closed(entry)
 
     def in_background(self, errand: Callable[[Entry], object], entry: Entry) -> None:
-        """Does what may switch where the caller must not. The greenlet is a raw one, because a
-        program may kill all the `Greenlet`s that it finds.
-        """
+        """Does what may switch where the caller must not. Raw: programs kill all `Greenlet`s."""
         gevent.spawn_raw(self._run_errand, errand, entry)
 
     def _run_errand(self, errand: Callable[[Entry], object], entry: Entry) -> None:
+        look_for_fork()
+        if entry.state is CLOSED:
+            return  # the parent's
         try:
             self.handlers.move(entry.resource)  # its holder may have been another thread
         except Exception:
@@ -457,6 +461,8 @@ class ResourcePool:
 
     def reset(self, entry: Entry) -> bool:
         """Resets a returned entry; the releasing greenlet owns it. True: it can be lent again."""
+        if is_gone(entry):
+            return False
         self.holders.own_again(entry)  # it may be another than the one that took it
         self.counters.resets += 1
         try:
@@ -478,17 +484,18 @@ class ResourcePool:
         self.opener.look(self.clock.now())
 
     def begin_again_after_fork(self) -> None:
-        """The child's part of a fork: an empty pool, and nothing of the parent's is touched."""
-        if self.is_here:
-            self.opener.abort()
-            self.cleaner.stop()
-            self.renewal.stop()
-            self.line.refuse_all(PoolClosed(f"{self!r} belongs to the parent of this process"))
-        else:  # another thread's, which is not here any more: nothing of it may be touched
-            registry.keep_for_good(
-                (self.opener, self.cleaner, self.renewal, self.line, self.ledger)
-            )
+        """Empties the pool of a forked child, whatever fails. Nothing of the parent's is touched."""
         registry.disown(self.entries, self.handlers.fileno)
-        self.handlers = threads.bare(self.handlers)
-        self._begin(self.policy.fresh())
-        self.hub = None
+        try:
+            if self.is_here:
+                self.opener.abort()
+                self.cleaner.stop()
+                self.renewal.stop()
+                self.line.refuse_all(PoolClosed(f"{self!r} belongs to the parent of this process"))
+            else:  # another thread's, which is not here any more: nothing of it may be touched
+                registry.keep_for_good(vars(self).copy())
+        finally:
+            self.handlers = threads.bare(self.handlers)
+            self._begin(self.policy)
+            self.hub, self.mailbox = threads.NO_HUB, None
+        self.policy = self.policy.fresh()

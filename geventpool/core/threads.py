@@ -11,7 +11,6 @@ import _thread
 import contextvars
 import functools
 import logging
-import os
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from gevent.hub import MAIN_THREAD_IDENT
 from gevent.monkey import get_original, is_module_patched
 
 from ..errors import PoolTimeout
+from . import registry
 from .entry import IN_USE, Entry
 from .handlers import Handlers
 from .waiter import HubClock, Waiter
@@ -46,6 +46,10 @@ _new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
 # first hubs at once would deadlock on the import locks.
 _LOADED = gevent.config.loop, gevent.config.threadpool
 
+NO_HUB: Any = (
+    object()
+)  # of a pool that nobody owns yet; no thread has it, while one may have `None`
+
 _FOR_EVER = 1e8
 _GRACE = 1.0
 
@@ -57,8 +61,9 @@ _mailboxes: Any = _Local()
 
 def owns(pool: ResourcePool) -> bool:
     """Does the calling thread own a pool? Its first use decides who does."""
+    registry.look_for_fork()
     with _deciding:
-        if pool.hub is None:
+        if pool.hub is NO_HUB:
             hub = _home()
             if hub is _service and not is_module_patched("socket"):
                 pool.handlers = cast(Any, _OffHub(pool.handlers))
@@ -81,6 +86,7 @@ def in_owners_thread(method: M) -> M:
 
     @functools.wraps(method)
     def called(pool: ResourcePool, *arguments: Any) -> Any:
+        registry.look_for_fork()
         if pool.is_here or owns(pool):
             return method(pool, *arguments)
         if getcurrent() is get_hub_if_exists():
@@ -104,6 +110,7 @@ def acquire(pool: ResourcePool, timeout: float | None, is_new: bool) -> Entry:
 
 def release(pool: ResourcePool, entry: Entry, is_clean: bool) -> None:
     """`release` for a thread that does not own the pool: resets here, where the resource was used."""
+    registry.look_for_fork()
     if entry.state is not IN_USE:
         return
     try:
@@ -195,6 +202,9 @@ class Mailbox:
         self._hub = hub
         self._bell = hub.loop.async_(ref=False)
         self._bell.start(self._open)
+        # libev sees by itself that it runs in a child; no timer and no socket comes before this.
+        self._fork = hub.loop.fork(ref=False)
+        self._fork.start(registry.look_for_fork)
 
     def post(self, function: Callable[..., object], *arguments: Any) -> None:
         """Has a function called in the hub, where it must not switch. Never switches."""
@@ -331,10 +341,11 @@ def _caught(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[A
 
 def _forget_service() -> None:
     global _service, _service_mailbox, _deciding
+    registry.keep_for_good((_service, _service_mailbox))  # the thread is not here any more
     _service, _service_mailbox, _deciding = None, None, _new_lock()
 
 
-os.register_at_fork(after_in_child=_forget_service)
+registry.at_fork(_forget_service)
 
 
 def _home() -> Any:

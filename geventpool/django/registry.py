@@ -13,6 +13,7 @@ from geventpool import drivers
 from geventpool.core.entry import IN_USE, Entry
 from geventpool.core.holders import disown
 from geventpool.core.listener import Listener, dismiss
+from geventpool.core.registry import look_for_fork
 from geventpool.drivers import State
 from geventpool.errors import ConfigError, PoolClosed, PoolTimeout
 from geventpool.plans import Prepared
@@ -88,6 +89,7 @@ class Loan(PooledConnection):
     @property
     def is_ours(self) -> bool:
         """It was neither given back, nor taken back, nor is it that of a forked parent."""
+        look_for_fork()
         return self._entry is not None and self._entry.state is IN_USE
 
     @property

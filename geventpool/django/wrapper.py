@@ -16,6 +16,8 @@ from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.utils.functional import cached_property
 from gevent import Greenlet, getcurrent
 
+from geventpool.core.registry import look_for_fork
+
 from . import plans, registry
 from .cursors import PooledCursor, of_one_loan
 from .errors import WatchedErrors
@@ -187,6 +189,7 @@ class PooledWrapper(_Base):
 
     def _tell_of_end(self) -> None:
         """A transaction is about to end; not every driver tells afterwards that it has."""
+        look_for_fork()
         loan = self._loan
         if loan is not None and loan.listener is not None:
             try:
@@ -247,6 +250,7 @@ class PooledWrapper(_Base):
 
     def _give_back(self) -> None:
         """Switches greenlets only if there is something to roll back."""
+        look_for_fork()
         is_fit = False
         session = None if self._loan is None else self._loan.session
         is_altered = session is not None and (session.is_altered or session.has_lost_plan)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ _MOST_THREADS = 3
 _REASON_SIZE = 256  # what libpq recommends
 
 _hanging: set[object] = set()
-os.register_at_fork(after_in_child=_hanging.clear)  # the child has none of its parent's threads
+forget_hanging = _hanging.clear  # to be called in a forked child, which has no threads
 
 
 class CancelRequest:

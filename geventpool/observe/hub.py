@@ -9,7 +9,6 @@ apart from a pool that is full.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 import weakref
@@ -21,6 +20,7 @@ from gevent import get_hub, spawn_raw
 from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
+from ..core.registry import at_fork
 from ..errors import ConfigError
 from .sites import Line, Site, site_of, tell_site, tell_stack
 
@@ -241,4 +241,4 @@ def _after_fork_in_child() -> None:
             watch._start_thread()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 import weakref
@@ -16,6 +15,7 @@ from typing import Any
 import gevent
 
 from ..core.pool import ResourcePool
+from ..core.registry import at_fork
 from ..errors import ConfigError
 from .figures import Figures
 from .fingerprint import Fingerprinter
@@ -250,7 +250,7 @@ def _after_fork_in_child() -> None:
         observer.begin_again_after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)
 
 
 def _read(observer_ref: weakref.ref[Observer]) -> None:

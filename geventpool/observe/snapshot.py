@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..core.pool import ResourcePool
-from ..core.registry import pools
+from ..core.registry import at_fork, pools
 from ..core.stats import Counters
 from . import shape
 from .hub import hub_snapshot
@@ -93,7 +93,7 @@ def _after_fork_in_child() -> None:
     _kept.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)
 
 
 def pool_snapshot(pool: ResourcePool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from gevent.monkey import get_original
 
+from ..core.registry import at_fork, look_for_fork
 from ..errors import ConfigError
 
 log = logging.getLogger("geventpool.recorder")
@@ -183,9 +184,10 @@ def _after_fork_in_child() -> None:
 
 
 def _at_exit() -> None:
+    look_for_fork()  # else a child would write its parent's rows a second time
     for journal in list(_journals):
         journal.close()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(_after_fork_in_child)
 atexit.register(_at_exit)

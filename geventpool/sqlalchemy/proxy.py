@@ -16,6 +16,7 @@ from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 from .. import drivers
 from ..core.entry import IN_USE, Entry
 from ..core.listener import dismiss
+from ..core.registry import look_for_fork, unforked
 from ..drivers.base import Driver, Ghost, State
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Record(_ConnectionRecord):
             self._pool._abandon(self)
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        look_for_fork()
         if not soft and self.dbapi_connection is not None:
             # SQLAlchemy closes it here and now, and what it had begun could not be found any more.
             with contextlib.suppress(Exception):  # a driver's surprise
@@ -107,6 +109,8 @@ class Fairy(_ConnectionFairy):
         self._echo = echo
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        if not unforked:
+            look_for_fork()  # it is the parent's
         record: Any = self._connection_record
         if record is not None:
             entry = record.entry
@@ -125,12 +129,16 @@ class Fairy(_ConnectionFairy):
             return cursor
 
     def commit(self) -> None:
+        if not unforked:
+            look_for_fork()
         if self._pool.core.listener is not None:
             self._tell_of_end()
         connection: Any = self.dbapi_connection
         connection.commit()
 
     def rollback(self) -> None:
+        if not unforked:
+            look_for_fork()
         if self._pool.core.listener is not None:
             self._tell_of_end()
         connection: Any = self.dbapi_connection
@@ -173,6 +181,7 @@ class Fairy(_ConnectionFairy):
         except Exception:  # the slow way sees it again, and closes the connection
             is_clean = False
         if not is_clean:
+            look_for_fork()  # before anything is sent
             if record is not None and record.entry is not None:
                 pool.core.holders.own_again(record.entry)  # who gives it back, holds it meanwhile
             super()._checkin(transaction_was_reset)
