@@ -433,12 +433,15 @@ def warnings_of(connect: Callable[[], Any]) -> list[str]:
     return [str(one.message) for one in said if one.category is BlockingDriverWarning]
 
 
+PAIR = socket.socketpair()
+
+
 def fake_of(module: str) -> Callable[[], Any]:
     """Makes connections that come from a module by their name only."""
     return type(
         "Connection",
         (),
-        {"__module__": module, "open": 1, "fileno": lambda self: None, "close": lambda self: None},
+        {"__module__": module, "open": 1, "fileno": lambda self: PAIR[0].fileno(), "close": int},
     )
 
 

@@ -147,7 +147,7 @@ def test_the_nearest_module_wins_and_a_registered_driver_wins_over_ours(
     registered(Instead())
     assert of("pymysql.near.connections") == "Near"
     assert of("pymysql.connections") == "Instead"
-    assert of("pymysqlx") == "Driver"
+    assert of("pymysqlx") == "Unknown"
 
 
 WAREHOUSE = """

@@ -210,8 +210,9 @@ def test_kill_closes_the_connection_under_its_holder(pool, clock, caplog) -> Non
 
 
 def test_a_greenlet_that_ends_with_a_connection_is_a_leak_with_its_line(
-    pool, clock, caplog
+    driver, clock, caplog
 ) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock)
     observer = geventpool.observe.attach(pool)
     kept: list[Any] = []
 

@@ -401,7 +401,7 @@ def test_a_full_disk_is_told_once_and_when_there_is_room_it_goes_on(
             publisher._ring()
         settle()
     assert [record.getMessage() for record in caplog.records] == [
-        f"snapshots cannot be written to {publisher.directory} for now: No space left on device"
+        f"snapshots cannot be written to {str(publisher.directory)!r} for now: No space left on device"
     ]
     publisher.path.unlink()
     publisher._last = {}
