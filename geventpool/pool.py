@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -67,6 +68,7 @@ class Door:
     config: PoolConfig
     _said: dict[str, Any]  # what the user has said of the settings
     _is_shared: bool | None = None  # of a database in memory: by several connections; None: no such
+    _database: tuple[int, Any] | None = None  # the connection that is one, and its process
 
     def configure(self, **settings: Any) -> None:
         """Changes settings while the pool runs. Never switches greenlets.
@@ -113,6 +115,16 @@ class Door:
         """The database is in memory, and each connection would have one of its own."""
         return self._is_shared is False
 
+    def _connected(self, connect: Callable[[], Any]) -> Any:
+        """A new connection; in a forked child, its copy of the database in memory goes on."""
+        if self._database is None or self._database[0] == os.getpid():
+            return connect()
+        connection = self._database[1]
+        if drivers.driver_for(connection).state(connection) is State.BROKEN:
+            return connect()  # it was closed before
+        connection.rollback()  # what the parent had begun, goes on there
+        return connection
+
     def _adopt(self, connection: Any, connect: Callable[[], Any]) -> None:
         """Prepares a connection that was just opened, before it is in the books.
 
@@ -121,6 +133,8 @@ class Door:
         """
         adopt(connection)
         driver = drivers.driver_for(connection)
+        if self.has_one_connection:
+            self._database = os.getpid(), connection
         if self._is_shared is not None or not driver.is_in_memory(connection):
             return
         try:
@@ -128,6 +142,8 @@ class Door:
         except BaseException:
             connection.close()
             raise
+        if not self._is_shared:
+            self._database = os.getpid(), connection
         self.config = self.config.for_memory(self._is_shared)
         self.core.configure(_limits(self.config))
         log.info(
@@ -471,6 +487,6 @@ class ConnectionPool(Door):
         return repr(self.core)
 
     def _open(self) -> Any:
-        connection = self._connect()
+        connection = self._connected(self._connect)
         self._adopt(connection, self._connect)
         return connection

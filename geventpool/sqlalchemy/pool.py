@@ -382,7 +382,7 @@ class GeventPool(Door, Pool):
             self.core.discard(entry, "abandoned")
         elif record.dbapi_connection is None:
             self._spares.append(record)
-            self.core.forget(entry, "invalidated")
+            self.core.forget(entry, "abandoned" if record.was_killed else "invalidated")
         elif record._is_hard_or_soft_invalidated():
             self.core.discard(entry, "invalidated")
         else:
@@ -424,7 +424,7 @@ class GeventPool(Door, Pool):
         invoke = super()._should_wrap_creator(creator)
 
         def invoke_and_adopt(record: ConnectionPoolEntry) -> Any:
-            connection = invoke(record)
+            connection = self._connected(lambda: invoke(record))
             self._adopt(connection, lambda: invoke(cast(Any, None)))
             watch_errors(self._dialect)
             if record is not None:  # else it is opened beside the pool

@@ -49,11 +49,13 @@ class Record(_ConnectionRecord):
     Attributes:
         entry: the entry of which this record is the resource, while it is lent.
         ghost: what the connection that it has lost may have left on the server.
+        was_killed: it has lost it by a kill of its user, which says nothing of the server.
         driver: what is known of its connection's DBAPI.
     """
 
     entry: Entry | None = None
     ghost: Ghost | None = None
+    was_killed = False
     driver: Driver
 
     def was_dropped(self, _fairy: object) -> None:
@@ -66,6 +68,7 @@ class Record(_ConnectionRecord):
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         look_for_fork()
+        self.was_killed = e is not None and not isinstance(e, Exception)
         if not soft and self.dbapi_connection is not None:
             # SQLAlchemy closes it here and now, and what it had begun could not be found any more.
             with contextlib.suppress(Exception):  # a driver's surprise

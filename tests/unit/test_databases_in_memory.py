@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import itertools
 import logging
+import os
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
+import gevent.event
 import pytest
 import sqlalchemy
 from flask import Flask
@@ -318,3 +321,43 @@ def test_a_program_that_is_not_patched_has_one_for_all_its_threads(made: str) ->
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.returncode) == ("5\n", 0), done.stderr
+
+
+def fork_in_python() -> int:
+    return os.fork()
+
+
+def fork_in_c() -> int:
+    return ctypes.CDLL(None).fork()  # type: ignore[no-any-return]
+
+
+@DOORS
+@pytest.mark.parametrize("fork", [fork_in_python, fork_in_c])
+@pytest.mark.parametrize("url", PRIVATE)
+def test_a_forked_child_has_a_copy_of_the_database_as_with_queue_pool(
+    url: str, fork: Callable[[], int], door: Any
+) -> None:
+    engine = door(url)
+    with engine.begin() as connection:
+        connection.execute(text("create table t (x int)"))
+    add(engine)
+    goes_on = gevent.event.Event()
+
+    def write() -> None:
+        with engine.begin() as connection:
+            connection.execute(text("insert into t values (2)"))  # which the child has not done
+            goes_on.wait()
+
+    writer = gevent.spawn(write)
+    gevent.idle()
+    pid = fork()
+    if pid == 0:
+        try:
+            add(engine)
+            os._exit(count(engine))
+        finally:
+            os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+    goes_on.set()
+    writer.get()
+    assert count(engine) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import socket
 import sqlite3
 import ssl
@@ -433,7 +434,7 @@ def warnings_of(connect: Callable[[], Any]) -> list[str]:
     return [str(one.message) for one in said if one.category is BlockingDriverWarning]
 
 
-PAIR = socket.socketpair()
+PIPE = os.pipe()
 
 
 def fake_of(module: str) -> Callable[[], Any]:
@@ -441,7 +442,7 @@ def fake_of(module: str) -> Callable[[], Any]:
     return type(
         "Connection",
         (),
-        {"__module__": module, "open": 1, "fileno": lambda self: PAIR[0].fileno(), "close": int},
+        {"__module__": module, "open": 1, "fileno": lambda self: PIPE[0], "close": int},
     )
 
 
