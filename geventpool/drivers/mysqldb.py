@@ -66,6 +66,6 @@ def _identity(fileno: int) -> object:
     """Of whatever has this number now; `False`: nothing has."""
     try:
         found = os.fstat(fileno)
-    except OSError:
+    except (OSError, TypeError):  # it has no number
         return False
     return found.st_dev, found.st_ino

@@ -169,7 +169,7 @@ def test_a_connection_that_has_lost_its_server_tells_no_descriptor_of_something_
     assert fileno is not None
     its_own = os.fstat(fileno).st_ino
     subject.kill()
-    with pytest.raises(module_of(name).Error):
+    with pytest.raises((module_of(name).Error, OSError)):  # pg8000 passes on the socket's own
         while True:  # the server takes its time
             run(subject.connection, "select 1")
     others = [os.open(os.devnull, os.O_RDONLY) for _ in range(8)]  # one gets its number
