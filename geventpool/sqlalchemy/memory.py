@@ -21,9 +21,16 @@ def expect(pool: GeventPool, dialect: Any) -> None:
 
     The first connection that is opened tells whether it is.
     """
-    pool.__dict__["connect"] = OneConnection(pool)
     if getattr(dialect, "name", "") == "sqlite" and hasattr(dialect, "dispatch"):
+        pool.connect = OneConnection(pool)  # type: ignore[method-assign]
         event.listen(dialect, "do_connect", _allow_threads)  # the second time, it does nothing
+
+
+def settle(pool: GeventPool) -> None:
+    """A connection has been opened, and so it is known what the database is. Never switches."""
+    is_expected = isinstance(pool.connect, OneConnection)
+    if is_expected and not pool.has_one_connection:
+        del pool.connect
 
 
 def _allow_threads(_dialect: Any, _record: Any, _arguments: Any, keywords: dict[str, Any]) -> None:

@@ -26,8 +26,8 @@ from ..drivers.base import Ghost
 from ..errors import PoolTimeout
 from ..pool import ConnectionHandlers, Door, getter, make_core
 from ..sizing.paced import Knob
+from . import memory
 from .errors import TWINS, kill_behind
-from .memory import expect as expect_memory
 from .proxy import Fairy, Record, watch_errors
 
 _STYLES = {"rollback": reset_rollback, "commit": reset_commit, None: reset_none}
@@ -217,8 +217,8 @@ class GeventPool(Door, Pool):
             pre_ping=False,
             _dispatch=_dispatch,
         )
+        memory.expect(self, dialect)
         self._is_disposed = False
-        expect_memory(self, dialect)
         self._spares: list[Record] = []  # records without a connection, kept for the next one
         if dialect is not None and getattr(dialect, "dbapi", None) is not None:
             drivers.tune(getattr(dialect.dbapi, "__name__", ""))
@@ -411,8 +411,7 @@ class GeventPool(Door, Pool):
     def _adopt(self, connection: Any, connect: Callable[[], Any]) -> None:
         super()._adopt(connection, connect)
         self._recycle = cast(int, self.config.recycle)
-        if not self.has_one_connection:
-            self.__dict__.pop("connect", None)
+        memory.settle(self)
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
         if not drivers.driver_for(connection).leave_to_user(connection):
