@@ -34,9 +34,9 @@ from .drivers.base import Ghost, Idle, State
 from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
 
-# Idle for longer than this, a socket is looked at (0.3 µs) before it is lent: the hub may have had no
-# turn, and so its watcher no say.
-_SURE_FOR = 1.0
+# With `pre_ping`: a connection that was in use so many seconds ago has its socket looked at instead, as
+# HikariCP has it (`aliveBypassWindowMs`).
+_SURE_FOR = 0.5
 
 CLEAN = State.CLEAN  # an enum's members are dear to look up
 
@@ -147,11 +147,8 @@ class ConnectionHandlers:
         """One round trip. Switches greenlets."""
         return drivers.driver_for(connection).ping(connection)
 
-    def must_check(self, connection: Any, idle_for: float, is_watched: bool) -> bool:
-        """By `ping_after`; by `pre_ping` only where nobody watches the socket."""
-        config = self._door.config
-        if idle_for <= config.ping_after and (is_watched or not config.pre_ping):
-            return False
+    def needs_check(self, connection: Any) -> bool:
+        """As the driver's file says."""
         return drivers.driver_for(connection).needs_ping
 
     def is_clean(self, connection: Any) -> bool:
@@ -178,9 +175,18 @@ class ConnectionHandlers:
         return by_class[type(connection)].fileno(connection)
 
     def socket_of(self, connection: Any) -> Callable[[Any], object] | None:
-        """By the attribute that the driver's file names."""
-        path = by_class[type(connection)].socket
-        return None if path is None else _getter(path)
+        """By the attribute that the driver's file names, in C; else by the number."""
+        return self._socket_of(connection, "")
+
+    def _socket_of(self, connection: Any, prefix: str) -> Callable[[Any], object] | None:
+        driver = by_class[type(connection)]
+        if driver.socket is not None:
+            return _getter(prefix + driver.socket)
+        return None if driver.fileno(connection) is None else self.fileno
+
+    def on_reconnect(self, connection: Any, tell: Callable[[], object]) -> None:
+        """By the driver's file."""
+        by_class[type(connection)].on_reconnect(connection, tell)
 
     def is_farewell(self, connection: Any, peeked: bytes) -> bool:
         """What the driver makes of unsolicited bytes."""
@@ -226,8 +232,8 @@ def _limits(config: PoolConfig) -> Limits:
         min_idle=config.min_idle,
         lifetime=config.lifetime,
         lifo=config.use_lifo,
-        looks_first=config.pre_ping,
-        sure_for=min(_SURE_FOR, config.ping_after),
+        ping_after=min(_SURE_FOR, config.ping_after) if config.pre_ping else config.ping_after,
+        ping_unwatched_after=0.0 if config.pre_ping else config.ping_after,
         connect_timeout=config.connect_timeout,
         max_waiting=config.max_waiting,
         shed_after=config.shed_after,

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import WeakMethod
 
 import gevent
 from gevent import Greenlet, getcurrent
@@ -29,13 +30,13 @@ from .holders import Holders, disown
 from .ledger import Ledger
 from .line import Line
 from .listener import Listener, Recorder
-from .liveness import Liveness
 from .opener import Opener
 from .renewal import Renewal
-from .soundness import is_sound
+from .soundness import begin_to_watch, has_died_lent, lend_sound, settle_sure_for, wait
 from .stacks import capture
 from .stats import Counters, PoolStats, snapshot
 from .waiter import Clock, HubClock, Waiter
+from .watch import FEW, MOMENT, Tell, is_dead, is_quiet, leave
 
 log = logging.getLogger("geventpool")
 
@@ -80,6 +81,7 @@ class ResourcePool:
         self.min_idle = limits.min_idle
         self.listener: Listener | None = None
         self._cleaner_is_timed = is_cleaner_timed
+        self.tell: WeakMethod[Tell] = WeakMethod(self._hung_up)
         self._begin(policy)
         registry.add(self)
 
@@ -97,7 +99,6 @@ class ResourcePool:
         self.renewal: Renewal = Renewal(self)
         self.opener: Opener = Opener(self)
         self.cleaner: Cleaner = Cleaner(self, self._cleaner_is_timed)
-        self.liveness: Liveness = Liveness(self)
 
     def acquire(self, timeout: float | None) -> Entry:
         """Lends an entry. Never switches when one is idle and sure, or with `timeout=0`.
@@ -119,17 +120,30 @@ class ResourcePool:
         if not self._cleaner_is_timed:
             self.cleaner.sweep()
         ledger = self.ledger
-        entry = ledger.take()
-        if entry is None:
+        if ledger.waiting or not ledger.idle:
             self.policy.requested(now)
-            entry = self.line.wait(math.inf if timeout is None else now + timeout, now)
-        else:  # as in `_take`, for one frame less
-            if entry.watch is not None:
-                entry.watch.stop()
+            entry = wait(self, math.inf if timeout is None else now + timeout, now)
+        else:  # as in `Ledger.take` and `is_quiet`, for fewer frames
+            entry = ledger.idle.pop() if ledger.lifo else ledger.idle.popleft()
+            entry.state = IN_USE
+            ledger.in_use = in_use = ledger.in_use + 1
+            self.policy.took(now, in_use)
+            watch, events = entry.watch, None
+            try:
+                is_sure = now < entry.sure_until and (
+                    is_quiet(entry)
+                    if watch is None
+                    else entry.socket_of(entry.resource) == entry.socket
+                    and not (events := watch.poll(0, FEW))
+                    and (now - entry.taken_at < MOMENT or not entry.poll(0))
+                )
+            except Exception:  # it has no socket any more
+                is_sure = False
             entry.taken_at = now
-            self.policy.took(now, ledger.in_use)
-            if now >= entry.sure_until:
-                entry = self._acquire_slowly(entry, now, timeout)
+            if not is_sure:
+                if events:
+                    watch.tell(events)
+                entry = lend_sound(self, entry, now, timeout)
         self.counters.checkouts += 1
         entry.owner = owner = getcurrent()  # as in `Holders.own`
         if isinstance(owner, Greenlet):
@@ -166,6 +180,9 @@ class ResourcePool:
             raise
         if not is_clean and not (self.reset(entry) and entry.state is IN_USE):
             return
+        if entry.is_suspect and has_died_lent(self, entry):
+            self.discard(entry, "dead")
+            return
         now, ledger = self.clock.now(), self.ledger
         if (
             now >= entry.expires_at or self.is_oversize or self.is_closed
@@ -194,7 +211,12 @@ class ResourcePool:
         ledger.in_use = in_use = ledger.in_use - 1
         ledger.idle.append(entry)
         self.policy.fell(now, in_use)
-        self.liveness.rest(entry, now)
+        entry.idle_since = now
+        entry.waited = 0.0
+        sure_until = now + entry.sure_for
+        entry.sure_until = sure_until if sure_until < entry.expires_at else entry.expires_at
+        if entry.is_suspect:
+            entry.sure_until = -math.inf
         if self.draining.waiters or (
             len(ledger.idle) + in_use > self.min_idle
             and (not self.cleaner.is_armed or (not in_use and self.cleaner.rings_at > now + SOON))
@@ -248,7 +270,8 @@ class ResourcePool:
         """
         self.limits = limits
         self.min_idle = limits.min_idle
-        self.liveness.configure(limits)
+        for entry in self.entries:
+            settle_sure_for(self, entry)
         if policy is not None:
             self.policy = policy
         if self.opener.ahead:
@@ -334,6 +357,7 @@ class ResourcePool:
         self.entries.add(entry)
         self.holders.add(entry)
         entry.opened_at = now
+        begin_to_watch(self, entry)
         self.renewal.add(entry)
         if self.ledger.waiting:
             self.line.choose_next(now)
@@ -345,13 +369,13 @@ class ResourcePool:
             self.discard(entry, "closed")
             return
         else:
-            self.liveness.rest(entry, now)
+            entry.idle_since = now
+            entry.sure_until = min(now + entry.sure_for, entry.expires_at)
         self.cleaner.arm()  # there is one more, so the longest idle may be due earlier
 
     def _retire(self, entry: Entry, cause: str) -> None:
         """Takes an entry out of circulation, to be closed. Never switches."""
-        if entry.watch is not None:
-            entry.watch.stop()
+        leave(entry)
         was_in_use = entry.state is IN_USE
         self.ledger.retire(entry)
         self.renewal.forget(entry)
@@ -413,30 +437,12 @@ class ResourcePool:
         except Exception:
             log.exception("%r: error in the background", self)
 
-    def _acquire_slowly(self, taken: Entry, now: float, timeout: float | None) -> Entry:
-        """Takes a second look at an entry; if it will not do, at the next."""
-        entry: Entry | None = taken
-        deadline = math.inf if timeout is None else now + timeout
-        while entry is not None:
-            try:
-                if now < entry.sure_until or is_sound(self, entry, now, deadline):
-                    return entry
-            except BaseException:
-                if entry.state is IN_USE:
-                    self.discard(entry, "check interrupted")
-                raise
-            now = self.clock.now()
-            entry = self._take(now)
-        return self.line.wait(deadline, now)
-
-    def _take(self, now: float) -> Entry | None:
-        entry = self.ledger.take()
-        if entry is not None:
-            if entry.watch is not None:
-                entry.watch.stop()
-            entry.taken_at = now
-            self.policy.rose(now, self.ledger.in_use)
-        return entry
+    def _hung_up(self, entry: Entry) -> None:
+        """An entry's socket has hung up, or one that had its number before. Never switches."""
+        if entry.state is IN_USE:
+            entry.is_suspect = True  # looked at when it comes back
+        elif entry.state is IDLE and is_dead(entry, self.handlers):
+            self.discard(entry, "dead")
 
     def reset(self, entry: Entry) -> bool:
         """Resets a returned entry; the releasing greenlet owns it. True: it can be lent again."""

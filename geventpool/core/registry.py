@@ -42,8 +42,6 @@ def disown(entries: Iterable[Entry], fileno: Callable[[Any], int | None]) -> Non
     null = os.open(os.devnull, os.O_RDWR)
     try:
         for entry in inherited:
-            if entry.watch is not None:
-                entry.watch.stop()
             entry.state = CLOSED
             fd = fileno(entry.resource)
             if fd is not None:

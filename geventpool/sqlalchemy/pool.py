@@ -76,8 +76,8 @@ class _RecordHandlers(ConnectionHandlers):
     def check(self, record: Any) -> bool:
         return self._pool._ping(record)
 
-    def must_check(self, record: Any, idle_for: float, is_watched: bool) -> bool:
-        return super().must_check(record.dbapi_connection, idle_for, is_watched)
+    def needs_check(self, record: Any) -> bool:
+        return bool(record.driver.needs_ping)
 
     def is_clean(self, record: Any) -> bool:
         # The fairy has reset it, between SQLAlchemy's events; a listener may have broken it since.
@@ -92,7 +92,12 @@ class _RecordHandlers(ConnectionHandlers):
 
     def socket_of(self, record: Any) -> Callable[[Any], object] | None:
         path = record.driver.socket
-        return None if path is None else _getter(f"dbapi_connection.{path}")
+        if path is not None:
+            return _getter(f"dbapi_connection.{path}")
+        return None if self.fileno(record) is None else self.fileno
+
+    def on_reconnect(self, record: Any, tell: Callable[[], object]) -> None:
+        super().on_reconnect(record.dbapi_connection, tell)
 
     def is_farewell(self, record: Any, peeked: bytes) -> bool:
         return super().is_farewell(record.dbapi_connection, peeked)
@@ -417,7 +422,12 @@ class GeventPool(Door, Pool):
             connection = invoke(record)
             adopt(connection)
             if record is not None:  # else it is opened beside the pool
-                cast(Record, record).driver = drivers.driver_for(connection)
+                mine = cast(Record, record)
+                mine.driver = drivers.driver_for(connection)
+                if mine.entry is not None:
+                    mine.entry.is_suspect = (
+                        True  # its socket is another one: to be looked at on return
+                    )
             return connection
 
         return invoke_and_adopt
