@@ -73,7 +73,7 @@ class NoDriver:
         """Always."""
         return True
 
-    def must_check(self, _resource: object, _idle_for: float, _is_watched: bool) -> bool:
+    def needs_check(self, _resource: object) -> bool:
         """Never."""
         return False
 
@@ -83,6 +83,9 @@ class NoDriver:
 
     def socket_of(self, _resource: object) -> None:
         """There is none."""
+
+    def on_reconnect(self, _resource: object, _tell: object) -> None:
+        """It never does."""
 
     def close(self, _resource: object, _cause: str) -> None:
         """Does nothing."""

@@ -42,9 +42,9 @@ from .errors import BlockingDriverWarning, ConfigError, PoolClosed
 
 log = logging.getLogger("geventpool")
 
-# Idle for longer than this, a socket is looked at (0.3 µs) before it is lent: the hub may have had no
-# turn, and so its watcher no say.
-_SURE_FOR = 1.0
+# With `pre_ping`: a connection that was in use so many seconds ago has its socket looked at instead, as
+# HikariCP has it (`aliveBypassWindowMs`).
+_SURE_FOR = 0.5
 
 # Seconds. When no connection comes back for so long, all are in long queries, and an abandoned one may be
 # even longer: it is worth a connection beside the pool.
@@ -258,11 +258,8 @@ class ConnectionHandlers:
         """One round trip. Switches greenlets."""
         return drivers.driver_for(connection).ping(connection)
 
-    def must_check(self, connection: Any, idle_for: float, is_watched: bool) -> bool:
-        """By `ping_after`; by `pre_ping` only where nobody watches the socket."""
-        config = self._door.config
-        if idle_for <= config.ping_after and (is_watched or not config.pre_ping):
-            return False
+    def needs_check(self, connection: Any) -> bool:
+        """As the driver's file says."""
         return drivers.driver_for(connection).needs_ping
 
     def is_clean(self, connection: Any) -> bool:
@@ -289,9 +286,18 @@ class ConnectionHandlers:
         return by_class[type(connection)].fileno(connection)
 
     def socket_of(self, connection: Any) -> Callable[[Any], object] | None:
-        """By the attribute that the driver's file names."""
-        path = drivers.driver_for(connection).socket
-        return None if path is None else getter(path)
+        """By the attribute that the driver's file names, in C; else by the number."""
+        return self._socket_of(connection, "")
+
+    def _socket_of(self, connection: Any, prefix: str) -> Callable[[Any], object] | None:
+        driver = drivers.driver_for(connection)
+        if driver.socket is not None:
+            return getter(prefix + driver.socket)
+        return None if driver.fileno(connection) is None else self.fileno
+
+    def on_reconnect(self, connection: Any, tell: Callable[[], object]) -> None:
+        """By the driver's file."""
+        drivers.driver_for(connection).on_reconnect(connection, tell)
 
     def is_farewell(self, connection: Any, peeked: bytes) -> bool:
         """What the driver makes of unsolicited bytes."""
@@ -337,8 +343,8 @@ def _limits(config: PoolConfig) -> Limits:
         min_idle=config.min_idle,
         lifetime=config.lifetime,
         lifo=config.use_lifo,
-        looks_first=config.pre_ping,
-        sure_for=min(_SURE_FOR, config.ping_after),
+        ping_after=min(_SURE_FOR, config.ping_after) if config.pre_ping else config.ping_after,
+        ping_unwatched_after=0.0 if config.pre_ping else config.ping_after,
         connect_timeout=config.connect_timeout,
         max_waiting=config.max_waiting,
         shed_after=config.shed_after,

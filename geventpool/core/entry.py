@@ -26,9 +26,14 @@ class Entry:
         expires_at: from then on the entry is replaced instead of lent.
         idle_since: when it was last returned.
         taken_at: when it was last lent.
-        sure_until: until then an idle entry may be lent without a second look.
-        is_suspect: something happened on its socket: check before it is lent.
-        watch: the hub's eye on its socket while it is idle, if it has one.
+        sure_for: for so many seconds after its return it need not be pinged.
+        sure_until: until then an idle entry may be lent if its socket is quiet.
+        is_suspect: something happened on its socket: ping before it is lent.
+        watch: the hub's `core.watch.Watch`, if its socket is in that.
+        fd: its number there.
+        poll: polls its socket; `None`: it has none, as far as is known.
+        socket_of: tells which socket the resource has now; `None`: nobody can tell.
+        socket: what it told when the entry was last followed by `core.watch`.
         owner: while it is lent: the greenlet that holds it, as far as that is known.
         on_owner_end: to be linked to the owner.
         stack: where it was taken, if that is being recorded.
@@ -40,14 +45,19 @@ class Entry:
         "__weakref__",
         "cause",
         "expires_at",
+        "fd",
         "idle_since",
         "is_suspect",
         "on_owner_end",
         "opened_at",
         "owner",
+        "poll",
         "resource",
+        "socket",
+        "socket_of",
         "stack",
         "state",
+        "sure_for",
         "sure_until",
         "taken_at",
         "waited",
@@ -61,9 +71,14 @@ class Entry:
         self.expires_at = math.inf
         self.idle_since = 0.0
         self.taken_at = 0.0
+        self.sure_for = 0.0
         self.sure_until = 0.0
         self.is_suspect = False
         self.watch: Any = None
+        self.fd = -1
+        self.poll: Any = None
+        self.socket_of: Any = None
+        self.socket: object = None
         self.owner: Any = None
         self.on_owner_end: Callable[[Any], object] | None = None
         self.stack: Any = None

@@ -38,8 +38,8 @@ class Handlers(Protocol):
     def check(self, resource: Any) -> bool:
         """Asks the other side; False: dead."""
 
-    def must_check(self, resource: Any, idle_for: float, is_watched: bool) -> bool:
-        """Must an idle resource be checked before it is lent?"""
+    def needs_check(self, resource: Any) -> bool:
+        """Can it die by itself, so that it is to be asked now and then?"""
 
     def is_clean(self, resource: Any) -> bool:
         """Is there nothing to reset when it is released?"""
@@ -48,13 +48,16 @@ class Handlers(Protocol):
         """Makes it fit for the next caller; False: it is not to be used again."""
 
     def fileno(self, resource: Any) -> int | None:
-        """The socket to watch while it is idle."""
+        """The number of its socket; `None`: it has none, or that is closed."""
 
     def socket_of(self, resource: Any) -> Callable[[Any], object] | None:
-        """What tells, in C, which socket a resource has: the same as long as that is open.
+        """What tells which socket a resource has: the same as long as that is open.
 
-        It may raise where there is none. `None`: `fileno` has to be asked each time.
+        Called at each checkout. It may raise where there is none. `None`: there never is.
         """
+
+    def on_reconnect(self, resource: Any, tell: Callable[[], object]) -> None:
+        """Has `tell` called when it has got another socket by itself, as far as that can be noticed."""
 
     def is_farewell(self, resource: Any, peeked: bytes) -> bool:
         """Do these unsolicited bytes mean that the peer hangs up?"""
@@ -68,8 +71,8 @@ class Limits:
     min_idle: int = 1
     lifetime: float = math.inf
     lifo: bool = True
-    looks_first: bool = False
-    sure_for: float = 1.0
+    ping_after: float = 60.0
+    ping_unwatched_after: float = 60.0  # of what has no socket to look at
     connect_timeout: float = 10.0
     max_waiting: int | None = None
     shed_after: float | None = None

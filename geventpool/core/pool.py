@@ -6,12 +6,12 @@ party answers for an entry, and a kill that arrives there leaves the books right
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from weakref import WeakMethod
 
 import gevent
 from gevent import Greenlet, getcurrent
@@ -21,7 +21,7 @@ from ..errors import PoolClosed, printable
 from ..sizing import SizingPolicy
 from . import registry, shrinking, threads
 from .cleaner import SOON, Cleaner
-from .closing import close_in_time
+from .closing import close_retired
 from .drain import Drain
 from .entry import CLOSED, CLOSING, IDLE, IN_USE, Entry
 from .handlers import Handlers, Limits
@@ -29,14 +29,14 @@ from .holders import Holders, disown
 from .ledger import Ledger
 from .line import Line
 from .listener import Listener, Recorder, dismiss
-from .liveness import Liveness
 from .opener import Opener
 from .registry import is_gone, look_for_fork, unforked
 from .renewal import Renewal
-from .soundness import is_sound
+from .soundness import begin_to_watch, has_died_lent, lend_sound, settle_sure_for, wait
 from .stacks import capture
 from .stats import Counters, PoolStats, snapshot
 from .waiter import Clock, HubClock
+from .watch import FEW, MOMENT, Tell, is_dead, is_quiet, leave
 
 log = logging.getLogger("geventpool")
 
@@ -81,6 +81,7 @@ class ResourcePool:
         self.min_idle = limits.min_idle
         self.listener: Listener | None = None
         self._cleaner_is_timed = is_cleaner_timed
+        self.tell: WeakMethod[Tell] = WeakMethod(self._hung_up)
         self._begin(policy)
         registry.add(self)
 
@@ -98,7 +99,6 @@ class ResourcePool:
         self.renewal: Renewal = Renewal(self)
         self.opener: Opener = Opener(self)
         self.cleaner: Cleaner = Cleaner(self, self._cleaner_is_timed)
-        self.liveness: Liveness = Liveness(self)
 
     def acquire(self, timeout: float | None, is_new: bool = True) -> Entry:
         """Lends an entry. Never switches when one is idle and sure, or with `timeout=0`.
@@ -121,19 +121,32 @@ class ResourcePool:
         if not self._cleaner_is_timed:
             self.cleaner.sweep()
         ledger = self.ledger
-        entry = ledger.take()
-        if entry is None:
+        if ledger.waiting or not ledger.idle:
             if is_new and self.is_dormant:
                 shrinking.wake(self)
             self.policy.requested(now)
-            entry = self.line.wait(math.inf if timeout is None else now + timeout, now)
-        else:  # as in `take_idle`, for one frame less
-            if entry.watch is not None:
-                entry.watch.stop()
+            entry = wait(self, math.inf if timeout is None else now + timeout, now)
+        else:  # as in `Ledger.take` and `is_quiet`, for fewer frames
+            entry = ledger.idle.pop() if ledger.lifo else ledger.idle.popleft()
+            entry.state = IN_USE
+            ledger.in_use = in_use = ledger.in_use + 1
+            self.policy.took(now, in_use)
+            watch, events = entry.watch, None
+            try:
+                is_sure = now < entry.sure_until and (
+                    is_quiet(entry)
+                    if watch is None
+                    else entry.socket_of(entry.resource) == entry.socket
+                    and not (events := watch.poll(0, FEW))
+                    and (now - entry.taken_at < MOMENT or not entry.poll(0))
+                )
+            except Exception:  # it has no socket any more
+                is_sure = False
             entry.taken_at = now
-            self.policy.took(now, ledger.in_use)
-            if now >= entry.sure_until:
-                entry = self._acquire_slowly(entry, now, timeout)
+            if not is_sure:
+                if events:
+                    watch.tell(events)
+                entry = lend_sound(self, entry, now, timeout)
         self.counters.checkouts += 1
         entry.owner = owner = getcurrent()  # as in `Holders.own`
         if isinstance(owner, Greenlet):
@@ -173,6 +186,9 @@ class ResourcePool:
             raise
         if not is_clean and not (self.reset(entry) and entry.state is IN_USE):
             return
+        if entry.is_suspect and has_died_lent(self, entry):
+            self.discard(entry, "dead")
+            return
         now, ledger = self.clock.now(), self.ledger
         if now >= entry.expires_at or self.is_shrinking:
             why_not = shrinking.why_not_kept(self)
@@ -203,7 +219,12 @@ class ResourcePool:
         ledger.in_use = in_use = ledger.in_use - 1
         ledger.idle.append(entry)
         self.policy.fell(now, in_use)
-        self.liveness.rest(entry, now)
+        entry.idle_since = now
+        entry.waited = 0.0
+        sure_until = now + entry.sure_for
+        entry.sure_until = sure_until if sure_until < entry.expires_at else entry.expires_at
+        if entry.is_suspect:
+            entry.sure_until = -math.inf
         if self.draining.waiters or (
             len(ledger.idle) + in_use > self.min_idle
             and (not self.cleaner.is_armed or (not in_use and self.cleaner.rings_at > now + SOON))
@@ -232,7 +253,7 @@ class ResourcePool:
             self.abandon(entry, partial(self.discard, cause=cause))
             return
         self._retire(entry, cause)
-        self.in_background(self._close_retired, entry)
+        self.in_background(partial(close_retired, self), entry)
 
     def forget(self, entry: Entry, cause: str) -> None:
         """Drops an entry whose resource is gone, or somebody else's from now on. Never switches."""
@@ -242,7 +263,7 @@ class ResourcePool:
             self.abandon(entry, partial(self.forget, cause=cause))
             return
         self._retire(entry, cause)
-        self._closed(entry)
+        self.closed(entry)
 
     @threads.in_owners_thread
     def expire_all(self, is_opening_too: bool = False) -> None:
@@ -265,7 +286,8 @@ class ResourcePool:
         is_lifetime_new = limits.lifetime != self.limits.lifetime
         self.limits = limits
         self.min_idle = limits.min_idle
-        self.liveness.configure(limits)
+        for entry in self.entries:
+            settle_sure_for(self, entry)
         if policy is not None:
             self.policy = policy
         if is_lifetime_new:
@@ -294,12 +316,12 @@ class ResourcePool:
             self._retire(retired[-1], cause)
         try:
             while retired and getcurrent() is not self.hub:
-                self._close_retired(retired.pop())
+                close_retired(self, retired.pop())
         finally:
             for (
                 entry
             ) in retired:  # the caller was killed, or is a finalizer in the hub: others do it
-                self.in_background(self._close_retired, entry)
+                self.in_background(partial(close_retired, self), entry)
 
     @threads.in_owners_thread
     def dispose(self) -> None:
@@ -349,6 +371,7 @@ class ResourcePool:
         self.entries.add(entry)
         self.holders.add(entry)
         entry.opened_at = now
+        begin_to_watch(self, entry)
         self.renewal.add(entry)
         if self.ledger.waiting:
             self.line.choose_next(now)
@@ -361,13 +384,13 @@ class ResourcePool:
             if why_not:
                 self.discard(entry, why_not)
                 return
-            self.liveness.rest(entry, now)
+            entry.idle_since = now
+            entry.sure_until = min(now + entry.sure_for, entry.expires_at)
         self.cleaner.arm()  # there is one more, so the longest idle may be due earlier
 
     def _retire(self, entry: Entry, cause: str) -> None:
         """Takes an entry out of circulation, to be closed. Never switches."""
-        if entry.watch is not None:
-            entry.watch.stop()
+        leave(entry)
         was_in_use = entry.state is IN_USE
         self.ledger.retire(entry)
         self.renewal.forget(entry)
@@ -392,30 +415,6 @@ class ResourcePool:
             except Exception:
                 dismiss(self)
 
-    def _close_retired(self, entry: Entry) -> None:
-        """Closes a retired entry's resource and frees its place, whatever happens. May switch.
-
-        The place is not free before the other side has let go, or could not be seen to.
-        """
-        ghost = None
-        try:
-            # A driver's surprise must not keep it from being closed.
-            with contextlib.suppress(Exception):
-                ghost = self.handlers.ghost(entry.resource)
-            if ghost is not None and entry.cause == "abandoned":
-                now = self.clock.now()  # its holder was killed, moments ago
-                self.line.patience.ended(now - entry.taken_at + entry.waited, now)
-                self.line.patience.cut_short(now - entry.taken_at)
-            close_in_time(self, entry)
-        finally:
-            try:
-                if ghost is not None and entry.cause != "dead":  # nobody would answer
-                    is_gone = self.handlers.lay(ghost)
-                    self.counters.cancelled += is_gone
-                    self.counters.cancel_failures += not is_gone
-            finally:
-                self._closed(entry)
-
     def in_background(self, errand: Callable[[Entry], object], entry: Entry) -> None:
         """Does what may switch where the caller must not. Raw: programs kill all `Greenlet`s."""
         gevent.spawn_raw(self._run_errand, errand, entry)
@@ -433,31 +432,20 @@ class ResourcePool:
         except Exception:
             log.exception("%r: error in the background", self)
 
-    def _acquire_slowly(self, taken: Entry, now: float, timeout: float | None) -> Entry:
-        """Takes a second look at an entry; if it will not do, at the next."""
-        entry: Entry | None = taken
-        deadline = math.inf if timeout is None else now + timeout
-        while entry is not None:
-            try:
-                if now < entry.sure_until or is_sound(self, entry, now, deadline):
-                    return entry
-            except BaseException:
-                if entry.state is IN_USE:
-                    self.discard(entry, "check interrupted")
-                raise
-            now = self.clock.now()
-            entry = self.take_idle(now)
-        return self.line.wait(deadline, now)
-
     def take_idle(self, now: float) -> Entry | None:
         """Lends what is idle, without a second look. Never switches."""
         entry = self.ledger.take()
         if entry is not None:
-            if entry.watch is not None:
-                entry.watch.stop()
             entry.taken_at = now
             self.policy.rose(now, self.ledger.in_use)
         return entry
+
+    def _hung_up(self, entry: Entry) -> None:
+        """An entry's socket has hung up, or one that had its number before. Never switches."""
+        if entry.state is IN_USE:
+            entry.is_suspect = True  # looked at when it comes back
+        elif entry.state is IDLE and is_dead(entry, self.handlers):
+            self.discard(entry, "dead")
 
     def reset(self, entry: Entry) -> bool:
         """Resets a returned entry; the releasing greenlet owns it. True: it can be lent again."""
@@ -477,7 +465,8 @@ class ResourcePool:
             self.discard(entry, "abandoned")
         return is_fit
 
-    def _closed(self, entry: Entry) -> None:
+    def closed(self, entry: Entry) -> None:
+        """A retired entry's resource is gone. Never switches."""
         self.entries.discard(entry)
         if entry.state is not CLOSED:  # else the process has forked while it was being closed
             self.ledger.closed(entry)

@@ -148,8 +148,6 @@ def disown(entries: Iterable[Entry], fileno: Callable[[Any], int | None]) -> Non
         entry.state = CLOSED
     for entry in inherited:
         with suppress(Exception):  # a driver's surprise: the object is kept, and never lent
-            if entry.watch is not None:
-                entry.watch.stop()
             fd = fileno(entry.resource)
             if fd is not None:
                 _lead_nowhere(fd)

@@ -8,25 +8,75 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from .entry import Entry
+from .entry import IN_USE, Entry
+from .watch import follow, has_same_socket, is_dead, is_quiet
 
 if TYPE_CHECKING:
     from .pool import ResourcePool
 
 
-def is_sound(pool: ResourcePool, entry: Entry, now: float, deadline: float) -> bool:
+def begin_to_watch(pool: ResourcePool, entry: Entry) -> None:
+    """An entry's socket is a new one, or not known to be the same. Never switches."""
+    follow(entry, pool.handlers, pool.tell)
+    settle_sure_for(pool, entry)
+
+
+def settle_sure_for(pool: ResourcePool, entry: Entry) -> None:
+    """For how long an entry need not be pinged, from its next return on. Never switches."""
+    limits = pool.limits
+    seconds = limits.ping_unwatched_after if entry.poll is None else limits.ping_after
+    entry.sure_for = seconds if pool.handlers.needs_check(entry.resource) else math.inf
+
+
+def has_died_lent(pool: ResourcePool, entry: Entry) -> bool:
+    """Has a suspect entry hung up while it was lent, or only reconnected? Never switches."""
+    entry.is_suspect = False
+    if is_dead(entry, pool.handlers):
+        return True
+    if not has_same_socket(entry):
+        begin_to_watch(pool, entry)
+    return False
+
+
+def wait(pool: ResourcePool, deadline: float, now: float) -> Entry:
+    """Waits in line for an entry. What has hung up before it changed hands goes to nobody."""
+    while True:
+        entry = pool.line.wait(deadline, now)
+        is_new = entry.taken_at == entry.opened_at  # what it is worth, its caller sees
+        if is_new or is_quiet(entry) or not is_dead(entry, pool.handlers):
+            return entry
+        pool.discard(entry, "dead")
+        now = pool.clock.now()
+
+
+def lend_sound(pool: ResourcePool, taken: Entry, now: float, timeout: float | None) -> Entry:
+    """Takes a second look at an entry that was just taken; if it will not do, at the next."""
+    entry: Entry | None = taken
+    deadline = math.inf if timeout is None else now + timeout
+    while entry is not None:
+        try:
+            if _is_sound(pool, entry, now, deadline):
+                return entry
+        except BaseException:
+            if entry.state is IN_USE:
+                pool.discard(entry, "check interrupted")
+            raise
+        now = pool.clock.now()
+        entry = pool.take_idle(now)
+    return wait(pool, deadline, now)
+
+
+def _is_sound(pool: ResourcePool, entry: Entry, now: float, deadline: float) -> bool:
     """Looks at an entry that was just taken; discards it unless it can be lent."""
     if now >= entry.expires_at:
         pool.discard(entry, "expired")
         return False
-    if pool.liveness.is_dead(entry):
+    if is_dead(entry, pool.handlers):
         pool.discard(entry, "dead")
         return False
-    idle_for, is_watched = now - entry.idle_since, entry.watch is not None
-    is_fresh = is_watched and idle_for <= pool.limits.sure_for  # for which nobody is to be asked
-    if not entry.is_suspect and (
-        is_fresh or not pool.handlers.must_check(entry.resource, idle_for, is_watched)
-    ):
+    if not has_same_socket(entry):  # it has reconnected by itself
+        begin_to_watch(pool, entry)
+    if now < entry.sure_until and not entry.is_suspect:
         return True
     if deadline <= now:
         # timeout=0 never switches: somebody else checks, the next caller has the use of it.
@@ -52,10 +102,9 @@ def is_sound(pool: ResourcePool, entry: Entry, now: float, deadline: float) -> b
 def _check(pool: ResourcePool, entry: Entry) -> bool:
     """Pings. The caller owns the entry; if it comes to harm, so does nobody else."""
     pool.counters.pings += 1
+    entry.is_suspect = False  # now, because the hub may learn something worse meanwhile
     is_alive = pool.handlers.check(entry.resource)
-    if is_alive:
-        entry.is_suspect = False
-    else:
+    if not is_alive:
         _bury(pool, entry)
     return is_alive
 

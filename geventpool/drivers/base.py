@@ -212,6 +212,9 @@ class Driver:
         """The socket to watch while it is idle; `None`: it cannot be watched, or is closed."""
         return None
 
+    def on_reconnect(self, connection: Any, tell: Callable[[], object]) -> None:
+        """Has `tell` called whenever the connection has got another socket by itself, if it ever does."""
+
     def state(self, connection: Any) -> State:
         """What is known of it. No I/O, never switches."""
         return State.UNKNOWN

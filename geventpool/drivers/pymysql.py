@@ -96,6 +96,10 @@ class PyMySQL(Driver):
     def fileno(self, connection: Any) -> int | None:
         return python_fileno(connection._sock)
 
+    def on_reconnect(self, connection: Any, tell: Callable[[], object]) -> None:
+        if getattr(connection, "_is_pessimist", False):
+            connection._on_reconnect = tell
+
     def state(self, connection: Any) -> State:
         # Known to be clean until it is told to do something, or closed, or connects again.
         fileno = getattr(connection, "_clean_fileno", None)
@@ -220,15 +224,22 @@ def _pessimist(kind: Any) -> type:
         if self._result is not None:
             self._result.unbuffered_active = False  # nobody is to read on
 
+    def connect(self: Any, *arguments: Any, **named: Any) -> None:
+        kind.connect(self, *arguments, **named)
+        if self._on_reconnect is not None:
+            self._on_reconnect()
+
     namespace = {
         "__doc__": kind.__doc__,
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
+        "connect": connect,
         "_execute_command": _execute_command,
         "_force_close": _force_close,
         "_clean_fileno": None,
         "_is_pessimist": True,
         "_is_set_for_the_next": False,
+        "_on_reconnect": None,
         "_read_query_result": _reads_an_answer(_reader(kind)),
         "_write_bytes": _write_bytes,
     }

@@ -65,7 +65,7 @@ class _Handlers:
     def check(self, resource: FakeConnection) -> bool:
         return True
 
-    def must_check(self, resource: FakeConnection, idle_for: float, is_watched: bool) -> bool:
+    def needs_check(self, resource: FakeConnection) -> bool:
         return False
 
     def is_clean(self, resource: FakeConnection) -> bool:
@@ -79,6 +79,9 @@ class _Handlers:
 
     def socket_of(self, resource: FakeConnection) -> None:
         return None
+
+    def on_reconnect(self, resource: FakeConnection, tell: Callable[[], object]) -> None:
+        pass
 
     def is_farewell(self, resource: FakeConnection, peeked: bytes) -> bool:
         return False
@@ -125,7 +128,6 @@ class Replay:
         limits = Limits(
             max_size=max_size,
             min_idle=min_idle,
-            sure_for=math.inf,
             connect_timeout=10.0 + 10.0 * connect,  # never reached
             reclaim_after=None,
         )

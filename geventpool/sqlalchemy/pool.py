@@ -22,77 +22,18 @@ from sqlalchemy.pool.base import (
 from .. import drivers
 from ..config import PoolConfig, make_config, profile_settings, split_cap
 from ..core.entry import IN_USE, Entry
-from ..drivers.base import Ghost
 from ..errors import PoolTimeout
-from ..pool import ConnectionHandlers, Door, getter, make_core
+from ..pool import Door, make_core
 from ..sizing.paced import Knob
 from . import memory
 from .errors import TWINS, kill_behind
+from .handlers import RecordHandlers
 from .proxy import Fairy, Record, watch_errors
 
 _STYLES = {"rollback": reset_rollback, "commit": reset_commit, None: reset_none}
 _LONGEST_CONNECT = 30.0
-_REPLACED = ("abandoned", "expired", "dead", "invalidated", "check interrupted")
 _UNSAID: Any = "unsaid"
 _new: Callable[[type[Fairy]], Fairy] = object.__new__
-
-
-class _RecordHandlers(ConnectionHandlers):
-    """How the core treats a record: as its connection, through SQLAlchemy's events and dialect."""
-
-    def __init__(self, pool: GeventPool) -> None:
-        super().__init__(pool, pool._open_record, lambda: pool._invoke_creator(cast(Any, None)))
-        self.connection_of = getter("dbapi_connection")
-        self._pool = pool
-
-    def close(self, record: Any, cause: str) -> None:
-        # Like QueuePool: what takes the place of a connection that is no good keeps its record, and
-        # so its `record_info`; the record of a surplus connection goes with it.
-        try:
-            record.close()
-        finally:
-            if cause in _REPLACED:
-                self._pool._spares.append(record)
-            elif cause == "owner ended":
-                record.entry = None  # whoever still refers to it has nothing to give back
-
-    def ghost(self, record: Any) -> Ghost | None:
-        if record.dbapi_connection is None:
-            ghost: Ghost | None = record.ghost  # it was invalidated, and so is closed already
-            record.ghost = None
-            return ghost
-        return super().ghost(record.dbapi_connection)
-
-    def is_busy(self, record: Any) -> bool:
-        return record.dbapi_connection is not None and super().is_busy(record.dbapi_connection)
-
-    def move(self, record: Any) -> None:
-        if record.dbapi_connection is not None:
-            super().move(record.dbapi_connection)
-
-    def check(self, record: Any) -> bool:
-        return self._pool._ping(record)
-
-    def must_check(self, record: Any, idle_for: float, is_watched: bool) -> bool:
-        return super().must_check(record.dbapi_connection, idle_for, is_watched)
-
-    def is_clean(self, record: Any) -> bool:
-        # The fairy has reset it, between SQLAlchemy's events; a listener may have broken it since.
-        return not (self._pool.dispatch.checkin and self._is_broken(record.dbapi_connection))
-
-    def reset(self, record: Any) -> bool:
-        return False
-
-    def fileno(self, record: Any) -> int | None:
-        connection = record.dbapi_connection
-        return None if connection is None else record.driver.fileno(connection)
-
-    def socket_of(self, record: Any) -> Callable[[Any], object] | None:
-        path = record.driver.socket
-        return None if path is None else getter(f"dbapi_connection.{path}")
-
-    def is_farewell(self, record: Any, peeked: bytes) -> bool:
-        return super().is_farewell(record.dbapi_connection, peeked)
 
 
 class GeventPool(Door, Pool):
@@ -223,7 +164,7 @@ class GeventPool(Door, Pool):
         if dialect is not None and getattr(dialect, "dbapi", None) is not None:
             drivers.tune(getattr(dialect.dbapi, "__name__", ""))
         name = logging_name or getattr(dialect, "name", None) or "pool"
-        self.core = make_core(_RecordHandlers(self), config, str(name))
+        self.core = make_core(RecordHandlers(self), config, str(name))
 
     # What `Pool` asks of its subclasses.
 
@@ -427,7 +368,10 @@ class GeventPool(Door, Pool):
             self._adopt(connection, lambda: invoke(cast(Any, None)))
             watch_errors(self._dialect)
             if record is not None:  # else it is opened beside the pool
-                cast(Record, record).driver = drivers.driver_for(connection)
+                mine = cast(Record, record)
+                mine.driver = drivers.driver_for(connection)
+                if mine.entry is not None:
+                    mine.entry.is_suspect = True  # it has another socket: looked at on return
             return connection
 
         return invoke_and_adopt

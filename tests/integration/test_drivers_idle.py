@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 from geventpool import ConnectionPool
-from geventpool.core.liveness import look
+from geventpool.core.watch import look
 from geventpool.drivers import Idle, State, driver_for
 
 from .dbapi import (
@@ -318,7 +318,7 @@ def test_a_connection_that_reconnects_and_is_handed_on_is_watched_by_its_new_soc
     gevent.sleep(0.05)  # the pool has been told
     handed.pop().close()
     [entry] = pool.core.entries
-    assert entry.watch.fd == entry.resource._sock.fileno()
+    assert entry.fd == entry.resource._sock.fileno()
     for end in taken:
         end.close()
 

@@ -17,7 +17,7 @@ import pytest
 from pymysql.connections import Connection
 
 from geventpool import ConnectionPool
-from geventpool.core.liveness import look
+from geventpool.core.watch import look
 from geventpool.drivers import driver_for, tune
 from tools.servers import MariaDB, PostgreSQL
 

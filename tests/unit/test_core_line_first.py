@@ -9,6 +9,7 @@ import pytest
 from gevent.monkey import get_original
 
 from geventpool import ConnectionPool, PoolOverloaded
+from geventpool.core.closing import close_retired
 from geventpool.core.waiter import HubClock
 from geventpool.testing import settle
 
@@ -61,7 +62,7 @@ def test_it_gives_up_when_nothing_comes_back_and_at_once_when_nothing_can(driver
     entry: Any = held._entry
     pool.core._retire(entry, "abandoned")
     assert pool.core.line.go_first(SECONDS) is None, "all that there is, is being closed"
-    pool.core._close_retired(entry)
+    close_retired(pool.core, entry)
     pool.close()
     assert pool.core.line.go_first(SECONDS) is None, "closed"
 
@@ -80,7 +81,7 @@ def test_where_there_is_room_one_is_opened_for_it_unless_the_pool_was_disposed_o
     pool.core.dispose()
     assert pool.core.line.go_first(SECONDS) is None
     assert len(driver.connections) == 2
-    pool.core._close_retired(entry)
+    close_retired(pool.core, entry)
 
 
 def test_max_waiting_and_shedding_do_not_count_it(driver, clock) -> None:

@@ -16,7 +16,7 @@ import sqlalchemy
 from gevent import monkey
 
 from geventpool import ConnectionPool, PoolClosed, PoolTimeout
-from geventpool.core.liveness import look
+from geventpool.core.watch import look
 from geventpool.drivers import Driver
 from geventpool.sizing import fixed
 from geventpool.sqlalchemy import GeventPool, GeventPoolTimeout, wrap
