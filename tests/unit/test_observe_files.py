@@ -320,7 +320,7 @@ def test_importing_the_package_needs_no_extra_and_starts_nothing() -> None:
     assert "pip install 'geventpool[observe]'" in done.stdout
 
 
-ODD: Any = (None, "\x1b[2Jx", -1, 1.5, 10**400, math.nan, [], {}, [None])
+ODD: Any = (None, "\x1b[2Jx", -1, 1.5, 10**400, math.nan, [], {})
 A_LINE = ["/shop/orders.py", 60, "list_orders"]
 A_BLOCK = {"seconds": 0.5, "at": 1.0, "site": "shop.py:1 in f", "stack": [A_LINE]}
 
