@@ -9,31 +9,32 @@ from __future__ import annotations
 
 from gevent import getcurrent
 
-_NOBODY = 0
-_SPOILED = -1
+NOBODY = 0
+SOMEBODY = 1  # where it need not be known who
+SPOILED = -1
 
 
 class Exchange:
     """One connection's. Nothing here switches greenlets.
 
     Attributes:
-        by: `id` of the greenlet that is in an exchange; the greenlet itself would be kept alive by its
-            own frames.
+        by: `id` of the greenlet that is in an exchange (the greenlet itself would be kept alive by its
+            own frames), or one of the numbers above.
     """
 
     __slots__ = ("by",)
 
     def __init__(self) -> None:
-        self.by = _NOBODY
+        self.by = NOBODY
 
     @property
     def is_open(self) -> bool:
         """Somebody is in the middle of one, or it is spoiled."""
-        return self.by != _NOBODY
+        return self.by != NOBODY
 
     def begin(self) -> None:
         """A question is about to be sent. An answer that is still due spoils it, whosever it is."""
-        self.by = _SPOILED if self.by else id(getcurrent())
+        self.by = SPOILED if self.by else id(getcurrent())
 
     def join(self) -> bool:
         """Part of an exchange is about to be done; as in `begin`, unless it is the caller's own.
@@ -44,18 +45,18 @@ class Exchange:
         me = id(getcurrent())
         if self.by == me:
             return False
-        self.by = _SPOILED if self.by else me
+        self.by = SPOILED if self.by else me
         return True
 
     def end(self) -> None:
         """The caller's answer was read to its end."""
         if self.by == id(getcurrent()):
-            self.by = _NOBODY
+            self.by = NOBODY
 
     def spoil(self) -> None:
         """It was left in the middle."""
-        self.by = _SPOILED
+        self.by = SPOILED
 
     def forget(self) -> None:
         """The connection has another socket, or none."""
-        self.by = _NOBODY
+        self.by = NOBODY

@@ -12,11 +12,8 @@ and costs about 17 ms of CPU in which the whole worker stands still.
 from __future__ import annotations
 
 import functools
-import os
 import re
-import ssl
 import sys
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +31,8 @@ from .base import (
     python_fileno,
     python_fileno_of,
 )
-from .exchange import Exchange
+from .contexts import share_tls_contexts
+from .exchange import NOBODY, SOMEBODY, SPOILED, Exchange
 from .mysql_kill import thread_of
 
 _IN_TRANSACTION = 0x0001  # SERVER_STATUS_IN_TRANS
@@ -51,17 +49,6 @@ _END = re.compile(rb"\s*(?:commit|rollback)\s*;?\s*$", re.IGNORECASE)
 _MULTI_STATEMENTS = 0x10000  # CLIENT.MULTI_STATEMENTS
 
 _OUT_OF_SYNC = 2014  # CR_COMMANDS_OUT_OF_SYNC
-
-_FILES = ("ca", "cert", "key")
-_MOST_CONTEXTS = 32
-_MEANING = (
-    "verify_mode",
-    "check_hostname",
-    "verify_flags",
-    "options",
-    "minimum_version",
-    "maximum_version",
-)
 
 CLEAN = State.CLEAN  # an enum's members are dear to look up
 
@@ -187,11 +174,13 @@ def _pessimist(kind: Any) -> type:
                 self._is_set_for_the_next = True
             elif self._is_set_for_the_next and _END.match(query):
                 self._is_set_for_the_next = False
-        exchange.join()  # now its answer is due, whatever was read before
+        if not exchange.by:
+            exchange.join()  # its answer is due, though the one before was read to its end meanwhile
 
     def _write_bytes(self: Any, data: Any) -> None:
         # Sending may switch greenlets, and whoever looks then must see that it is busy.
-        has_begun = self._exchange.join()
+        exchange: Exchange = self._exchange
+        has_begun = not exchange.by and exchange.join()
         self._clean_fileno = None
         try:
             kind._write_bytes(self, data)
@@ -202,7 +191,7 @@ def _pessimist(kind: Any) -> type:
             self.__dict__.pop("_ghost", None)
             raise
         if has_begun:
-            self._exchange.end()
+            exchange.end()
 
     def _force_close(self: Any) -> None:
         self._clean_fileno = None
@@ -240,7 +229,7 @@ def _pessimist(kind: Any) -> type:
         "_is_pessimist": True,
         "_is_set_for_the_next": False,
         "_on_reconnect": None,
-        "_read_query_result": _reads_an_answer(_reader(kind)),
+        "_read_query_result": _reader(kind),
         "_write_bytes": _write_bytes,
     }
     for name in ("_get_server_information", "_request_authentication", "_read_ok_packet"):
@@ -272,45 +261,58 @@ def _reads_an_answer(read: Callable[..., Any], is_asked_before: bool = True) -> 
 
     @functools.wraps(read)
     def read_an_answer(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        exchange: Exchange = self._exchange
         if is_asked_before:
-            exchange.join()
+            self._exchange.join()
         try:
             value = read(self, *arguments, **keywords)
-        except self.Error as error:
-            # The server's errors are whole answers, and after most of PyMySQL's own the socket is closed.
-            if error.args and error.args[0] == _OUT_OF_SYNC:
-                exchange.spoil()
-            exchange.end()
+        except BaseException as error:
+            _leave(self, error)
             raise
-        except BaseException:
-            if exchange.is_open and self._sock is not None:
-                exchange.spoil()
-            raise
-        exchange.end()
+        self._exchange.end()
         return value
 
     return read_an_answer
 
 
+def _leave(connection: Any, error: BaseException) -> None:
+    """An answer ends with an error. Never switches."""
+    exchange: Exchange = connection._exchange
+    if not isinstance(error, connection.Error):
+        if exchange.is_open and connection._sock is not None:
+            exchange.spoil()
+    # The server's errors are whole answers, and after most of PyMySQL's own the socket is closed.
+    elif error.args and error.args[0] == _OUT_OF_SYNC:
+        exchange.spoil()
+    else:
+        exchange.end()
+
+
 def _reader(kind: Any) -> Callable[..., Any]:
-    """`_read_query_result`, but it keeps the flags of a SELECT."""
+    """`_read_query_result`, but it keeps the flags of a SELECT, and notices if it is left half-way."""
     original: Any = sys.modules["pymysql.connections"].Connection
     result_class = _result_class()
     # Not if somebody has put a method of his own in its place.
     is_usual = kind._read_query_result is original._read_query_result
 
     def _read_query_result(self: Any, unbuffered: bool = False) -> Any:
+        self._exchange.join()
         self.server_status |= _IN_TRANSACTION
-        if not is_usual:
-            return kind._read_query_result(self, unbuffered)
-        self._result = None
-        result = result_class(self)
-        (result.init_unbuffered_query if unbuffered else result.read)()
-        self._result = result
-        if result.server_status is not None:
-            self.server_status = result.server_status
-        return result.affected_rows
+        try:
+            if not is_usual:
+                affected_rows = kind._read_query_result(self, unbuffered)
+            else:
+                self._result = None
+                result = result_class(self)
+                (result.init_unbuffered_query if unbuffered else result.read)()
+                self._result = result
+                if result.server_status is not None:
+                    self.server_status = result.server_status
+                affected_rows = result.affected_rows
+        except BaseException as error:
+            _leave(self, error)
+            raise
+        self._exchange.end()
+        return affected_rows
 
     return _read_query_result
 
@@ -319,6 +321,7 @@ def _result_class() -> Any:
     """PyMySQL's own, but it keeps the status flags behind the last row, and its finalizer is quiet."""
     original: Any = sys.modules["pymysql.connections"].MySQLResult
     eof_packet: Any = sys.modules["pymysql.protocol"].EOFPacketWrapper
+    read_row = original._read_rowdata_packet_unbuffered
 
     def _check_packet_is_eof(self: Any, packet: Any) -> bool:
         # Called for each row, therefore written out and not handed on.
@@ -331,10 +334,27 @@ def _result_class() -> Any:
         return True
 
     def _read_rowdata_packet_unbuffered(self: Any) -> Any:
-        return _read_on(self, original._read_rowdata_packet_unbuffered)
+        # Called for each row. Between two rows nobody is in the middle of a packet.
+        if not self.unbuffered_active:
+            return None
+        exchange: Exchange = self.connection._exchange
+        exchange.by = SPOILED if exchange.by else SOMEBODY
+        try:
+            return read_row(self)
+        finally:
+            if exchange.by == SOMEBODY:
+                exchange.by = NOBODY
 
     def _finish_unbuffered_query(self: Any) -> None:
-        _read_on(self, original._finish_unbuffered_query)
+        if not self.unbuffered_active:
+            return
+        exchange: Exchange = self.connection._exchange
+        has_begun = exchange.join()
+        try:
+            original._finish_unbuffered_query(self)
+        finally:
+            if has_begun:
+                exchange.end()
 
     def __del__(self: Any) -> None:  # noqa: N807
         # PyMySQL's would read to the end. A finalizer may run in the hub, or swallow a kill.
@@ -352,19 +372,6 @@ def _result_class() -> Any:
             "__del__": __del__,
         },
     )
-
-
-def _read_on(result: Any, read: Callable[[Any], Any]) -> Any:
-    """Reads more of an unbuffered result. Between two rows nobody is in the middle of a packet."""
-    connection = result.connection
-    if not result.unbuffered_active or connection is None:
-        return read(result)
-    has_begun = connection._exchange.join()
-    try:
-        return read(result)
-    finally:
-        if has_begun:
-            connection._exchange.end()
 
 
 def quieten_cursors(cursor_class: Any) -> None:
@@ -385,64 +392,3 @@ def quieten_cursors(cursor_class: Any) -> None:
     quiet: Any = __del__
     quiet._is_quiet = True
     cursor_class.__del__ = quiet
-
-
-def share_tls_contexts(connection_class: Any) -> None:
-    """Has connections with equal TLS settings share one context. Idempotent.
-
-    What the settings mean is left to PyMySQL: its own method makes the context, once. A file that is
-    named by a setting and has changed since makes for other settings. Where anything is not as expected,
-    the method is called as ever.
-    """
-    make = getattr(connection_class, "_create_ssl_ctx", None)
-    if make is None or getattr(make, "_is_shared", False):
-        return
-    contexts: OrderedDict[object, tuple[object, ssl.SSLContext]] = OrderedDict()
-
-    @functools.wraps(make)
-    def _create_ssl_ctx(self: Any, sslp: Any) -> Any:
-        # A subclass with a method of its own may go on to change what it gets from here.
-        is_own = getattr(type(self)._create_ssl_ctx, "_is_shared", False)
-        key = _key(sslp) if is_own else None
-        if key is None:
-            return make(self, sslp)
-        kept, context = contexts.get(key, (None, None))
-        if context is None or kept != _meaning(context):
-            context = make(self, sslp)
-            contexts[key] = _meaning(context), context
-            if len(contexts) > _MOST_CONTEXTS:
-                contexts.popitem(last=False)
-        return context
-
-    shared: Callable[..., Any] = _create_ssl_ctx
-    shared._is_shared = True  # type: ignore[attr-defined]
-    connection_class._create_ssl_ctx = shared
-
-
-def _key(sslp: Any) -> object:
-    """Equal for equal settings and unchanged files; `None` if that cannot be told."""
-    if type(sslp) is not dict or sslp.get("capath") is not None:
-        return None  # a file of a directory may change, and the directory does not show it
-    paths = ssl.get_default_verify_paths()
-    files = [sslp.get(name) for name in _FILES] + [paths.cafile, paths.capath]
-    try:
-        key = (
-            ssl.SSLContext,  # another one once gevent has patched
-            # The types too, because True == 1 == 1.0, and PyMySQL tells them apart.
-            frozenset((name, type(value), value) for name, value in sslp.items()),
-            tuple(None if file is None else _stamp(file) for file in files),
-        )
-        hash(key)
-    except (OSError, TypeError, ValueError):
-        return None
-    return key
-
-
-def _meaning(context: ssl.SSLContext) -> object:
-    """What whoever has a connection's `ctx` may have changed for all that share it."""
-    return [getattr(context, name, None) for name in _MEANING]
-
-
-def _stamp(path: Any) -> tuple[int, int, int, int]:
-    found = os.stat(path)
-    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev

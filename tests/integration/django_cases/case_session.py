@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -175,3 +176,26 @@ def test_a_rollback_is_sent_on_return_only_if_a_transaction_is_open(
     assert bytes(wire.sent).upper().count(b"ROLLBACK") == 1
     assert not Order.objects.using(smart).exists()
     connections[smart].close()
+
+
+def test_a_shared_connection_that_two_greenlets_use_at_once_goes_to_nobody_else(
+    alias: Alias,
+) -> None:
+    name = alias(POOL={"max_size": 1})
+    wrapper = connections[name]
+    wrapper.ensure_connection()
+    wrapper.inc_thread_sharing()
+
+    def use(sql: str) -> None:
+        connections[name] = wrapper
+        with contextlib.suppress(Exception):  # the second user's own business
+            ask(name, sql)
+
+    first = gevent.spawn(use, f"select {'sleep' if IS_MYSQL else 'pg_sleep'}(0.2)")
+    gevent.sleep(0)  # it has sent its question
+    gevent.spawn(use, "select 2").join()
+    first.join()
+    wrapper.dec_thread_sharing()
+    wrapper.close()
+    answers = [gevent.spawn(request, name, f"select {n}").get() for n in range(101, 106)]
+    assert answers == list(range(101, 106))
