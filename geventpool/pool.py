@@ -34,9 +34,10 @@ from .drivers.base import Ghost, Idle, State
 from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
 
-# With `pre_ping`: a connection that was in use so many seconds ago has its socket looked at instead, as
-# HikariCP has it (`aliveBypassWindowMs`).
-_SURE_FOR = 0.5
+# With `pre_ping`, a connection that was given back less than so many seconds ago has its socket looked at
+# instead, as in HikariCP (`aliveBypassWindowMs`). That misses only a link that was lost without a sign, and
+# within these seconds.
+_SURE_FOR = 1.0
 
 CLEAN = State.CLEAN  # an enum's members are dear to look up
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import sys
 import time
 import weakref
 from collections.abc import Callable
-from operator import attrgetter
 from typing import Any, cast
 
 from sqlalchemy import exc
@@ -36,9 +34,6 @@ _LONGEST_CONNECT = 30.0
 _REPLACED = ("abandoned", "expired", "dead", "invalidated", "check interrupted")
 _UNSAID: Any = "unsaid"
 _new: Callable[[type[Fairy]], Fairy] = object.__new__
-
-
-_getter = functools.cache(attrgetter)
 
 
 class _RecordHandlers(ConnectionHandlers):
@@ -91,10 +86,7 @@ class _RecordHandlers(ConnectionHandlers):
         return None if connection is None else record.driver.fileno(connection)
 
     def socket_of(self, record: Any) -> Callable[[Any], object] | None:
-        path = record.driver.socket
-        if path is not None:
-            return _getter(f"dbapi_connection.{path}")
-        return None if self.fileno(record) is None else self.fileno
+        return self._socket_of(record.dbapi_connection, "dbapi_connection.")
 
     def on_reconnect(self, record: Any, tell: Callable[[], object]) -> None:
         super().on_reconnect(record.dbapi_connection, tell)
@@ -422,12 +414,7 @@ class GeventPool(Door, Pool):
             connection = invoke(record)
             adopt(connection)
             if record is not None:  # else it is opened beside the pool
-                mine = cast(Record, record)
-                mine.driver = drivers.driver_for(connection)
-                if mine.entry is not None:
-                    mine.entry.is_suspect = (
-                        True  # its socket is another one: to be looked at on return
-                    )
+                cast(Record, record).has_connected(drivers.driver_for(connection))
             return connection
 
         return invoke_and_adopt
