@@ -368,10 +368,7 @@ class GeventPool(Door, Pool):
             self._adopt(connection, lambda: invoke(cast(Any, None)))
             watch_errors(self._dialect)
             if record is not None:  # else it is opened beside the pool
-                mine = cast(Record, record)
-                mine.driver = drivers.driver_for(connection)
-                if mine.entry is not None:
-                    mine.entry.is_suspect = True  # it has another socket: looked at on return
+                cast(Record, record).has_connected(drivers.driver_for(connection))
             return connection
 
         return invoke_and_adopt

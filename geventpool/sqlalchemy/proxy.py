@@ -58,6 +58,12 @@ class Record(_ConnectionRecord):
     was_killed = False
     driver: Driver
 
+    def has_connected(self, driver: Driver) -> None:
+        """It has a new connection; perhaps in the place of another, while it is lent."""
+        self.driver = driver
+        if self.entry is not None:
+            self.entry.is_suspect = True  # its socket is another one: to be looked at on return
+
     def was_dropped(self, _fairy: object) -> None:
         """Its proxy was collected while it was lent: a callback of a weak reference.
 
