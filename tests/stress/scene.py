@@ -196,9 +196,8 @@ class Scene:
     def survive_a_kill(self, server: Any, load: Load, seconds: float) -> tuple[float, float]:
         """The server is killed under load and started again: when. Until requests are served again."""
         with self.watching():
-            gevent.sleep(0.5)
+            assert eventually(lambda: len(load.ended) > 2 * GREENLETS)
         self.observer.close()
-        assert len(load.ended) > GREENLETS
         assert load.errors() == []
         down_at = time.monotonic()
         server.kill()
@@ -234,7 +233,7 @@ class Scene:
     def assert_right(self, maximum: int = MAX_SIZE) -> None:
         """What must be true after anything."""
         pool = self.pool
-        pool.configure(connect_timeout=LONGEST)  # what comes is no matter of time
+        pool.configure(connect_timeout=LONGEST, timeout=TIMEOUT)  # what comes is no matter of time
 
         def figures() -> tuple[int, ...]:
             stats = pool.stats()
