@@ -20,7 +20,7 @@ from typing import Any
 EXAMPLES = Path(__file__).resolve().parent.parent
 APP = EXAMPLES / "flask_app"
 START_SECONDS = 60.0
-STOP_SECONDS = 15.0
+STOP_SECONDS = 30.0
 # A worker that hasn't written for so long is gone.
 FRESH_SECONDS = 2.0
 

@@ -69,8 +69,8 @@ def set_autocommit(name: str, connection: Any, is_on: bool) -> None:
         connection.autocommit = is_on
 
 
-def eventually(is_so: Callable[[], Any], seconds: float = 5.0) -> bool:
-    """Waits until it is so, or for too long."""
+def eventually(is_so: Callable[[], Any], seconds: float = 30.0) -> bool:
+    """Waits until it is so, or for so long that it never will be."""
     import gevent
 
     deadline = time.monotonic() + seconds

@@ -354,7 +354,7 @@ class _Relay:
         try:
             if not link.is_forgotten:
                 if self._connect_delay:
-                    gevent.sleep(self._connect_delay)
+                    _pause(self._connect_delay)
                 self._flow.wait()
                 link.server = socket.create_connection(self._target)
                 link.server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -402,13 +402,19 @@ class _Relay:
 
     def _hold_up(self, to: str) -> None:
         if self._delays[to]:
-            gevent.sleep(self._delays[to])
+            _pause(self._delays[to])
         self._flow.wait()
 
     def _send(self, side: socket.socket | None, data: bytes, to: str) -> None:
         assert side is not None
         side.sendall(data)
         self._bytes[to] += len(data)
+
+
+def _pause(seconds: float) -> None:
+    """For so long at least: a timer begins at the time that the loop has last seen, which may be over."""
+    gevent.get_hub().loop.update_now()
+    gevent.sleep(seconds)
 
 
 def _bind(port: int) -> socket.socket:

@@ -51,7 +51,7 @@ def on_server(url: str) -> int:
 
 def come_to(url: str, number: int) -> None:
     """A server takes a moment to see that a client has hung up."""
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         while on_server(url) > number:
             gevent.sleep(0.005)
 

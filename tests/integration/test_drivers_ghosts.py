@@ -163,7 +163,7 @@ def test_there_is_no_ghost_of_a_query_that_the_server_itself_has_ended(
     victim = gevent.spawn(fail)
     gevent.sleep(0.1)
     mourned.subject.kill()
-    victim.get(timeout=5)
+    victim.get(timeout=30)
     assert eventually(lambda: not mourned.is_on_the_server())
     assert mourned.subject.driver.ghost(mourned.subject.connection) is None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,10 +26,8 @@ def test_the_connection_is_psycopgs_own_and_waits_by_the_hub(pool: ConnectionPoo
         assert type(connection)._waits_by_hub
         big = "x" * 3_000_000  # more than a socket takes at once, in both directions
         assert connection.execute("select %s::text", [big]).fetchone() == (big,)
-        began = time.monotonic()
         # Longer than what it takes to look whether the connection is still there.
         assert connection.execute("select 1 from pg_sleep(1.2)").fetchone() == (1,)
-        assert time.monotonic() - began > 1.1
         with pytest.raises(psycopg.errors.DivisionByZero):
             connection.execute("select 1/0")
         with connection.cursor("named") as cursor, connection.transaction():
@@ -47,7 +44,7 @@ def test_notifications_are_still_waited_for_with_a_time_out(pool: ConnectionPool
         listener.execute("listen here")
         assert list(listener.notifies(timeout=0.05)) == []
         gevent.spawn_later(0.05, other.execute, "notify here")
-        assert len(list(listener.notifies(timeout=5, stop_after=1))) == 1
+        assert len(list(listener.notifies(timeout=30, stop_after=1))) == 1
         listener.execute("unlisten here")
 
 
@@ -58,20 +55,22 @@ def test_a_close_by_another_greenlet_ends_the_wait(pool: ConnectionPool) -> None
     gevent.sleep(0.1)
     connection.close()
     with pytest.raises(psycopg.OperationalError):
-        waiting.get(timeout=5)
+        waiting.get(timeout=30)
     lent.close()
 
 
 def test_other_greenlets_run_while_one_waits(pool: ConnectionPool) -> None:
-    turns = []
+    with pool.connection() as connection, pool.connection() as holder:
+        holder.execute("select pg_advisory_lock(1)")
 
-    def turn() -> None:
-        while True:
-            turns.append(1)
-            gevent.sleep(0.01)
+        def others_turns() -> None:
+            for _ in range(10):
+                gevent.sleep(0.01)
+            holder.execute("select pg_advisory_unlock(1)")
 
-    other = gevent.spawn(turn)
-    with pool.connection() as connection:
-        connection.execute("select pg_sleep(0.3)")
-    other.kill()
-    assert len(turns) > 10
+        connection.execute("set lock_timeout = '30s'")
+        other = gevent.spawn(others_turns)
+        connection.execute("select pg_advisory_lock(1)")  # given when the other has had its turns
+        other.get(timeout=30)
+        connection.execute("select pg_advisory_unlock(1)")
+        connection.execute("reset lock_timeout")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sqlalchemy.pool import QueuePool
 import geventpool
 from geventpool.sqlalchemy import GeventPool, wrap
 
+from .dbapi import eventually
 from .wire import Wire
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,8 +112,7 @@ def test_connections_killed_by_the_server_are_never_lent(
     with Wire(plain.host, plain.port) as wire:
         engine = engine_of(plain.set(host="127.0.0.1", port=wire.port), pool_pre_ping=pre_ping)
         kill_from_the_server_side(observer, own_connection_ids(engine, 10))
-        gevent.sleep(0.1)
-        assert engine.pool.stats().closed["dead"] == 10
+        assert eventually(lambda: engine.pool.stats().closed.get("dead") == 10)
         wire.reset()
         for _ in range(100):
             with engine.connect() as connection:
@@ -132,7 +133,7 @@ def test_pings_are_not_sent_by_the_servers_own_count(
         return server_count(observer, "Com_admin_commands")
 
     kill_from_the_server_side(observer, own_connection_ids(engine, 5))
-    gevent.sleep(0.1)
+    assert eventually(lambda: engine.pool.stats().size == 0)
     before = pings()
     for _ in range(100):
         with engine.connect() as connection:
@@ -210,41 +211,50 @@ def test_a_query_that_is_killed_costs_its_connection_and_nothing_else(
     assert stats.size == stats.idle == 1
 
 
-CONNECT = 0.150
+CONNECT = 1.0
 
 
 def test_a_burst_on_warm_connections_does_not_open_one_for_each_caller(
     mariadb: Any, engine_of: Callable[..., Engine]
 ) -> None:
-    """50 greenlets, 5 warm connections, a connect of 150 ms, a query of 2 ms."""
+    """50 greenlets, 5 warm connections that took 1 s to open, a query of 2 ms, and no further connect."""
 
-    def seconds_and_opened(**arguments: Any) -> tuple[float, int]:
+    def served_and_opened(connect_time: float, **arguments: Any) -> tuple[int, int]:
         engine = engine_of(mariadb.url("pymysql"), **arguments)
-        opened = []
+        opened, served, may_open = [], [], Event()
+        may_open.set()
 
         @event.listens_for(engine, "do_connect")
         def slowly(*_: Any) -> None:
             opened.append(1)
-            gevent.sleep(CONNECT)
+            gevent.sleep(connect_time)
+            may_open.wait()
 
         borrow_at_once(engine, 5)
         warm = len(opened)
+        may_open.clear()
 
         def request() -> None:
             with engine.connect() as connection:
                 connection.execute(text("select sleep(0.002)"))
+            served.append(1)
 
-        began = time.perf_counter()
-        gevent.joinall([gevent.spawn(request) for _ in range(50)], raise_error=True)
-        return time.perf_counter() - began, len(opened) - warm
+        requests = [gevent.spawn(request) for _ in range(50)]
+        is_ours = isinstance(engine.pool, GeventPool)
+        # QueuePool's callers open for themselves, and wait for that.
+        assert eventually(lambda: len(served) + (0 if is_ours else len(opened) - warm) == 50)
+        found = len(served), len(opened) - warm
+        may_open.set()
+        gevent.joinall(requests, raise_error=True)
+        return found
 
-    # Interleaved, and the best of each, because the machine has other things to do as well.
-    queue_pool: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 5, "max_overflow": 45}
-    runs = [(seconds_and_opened(max_size=50), seconds_and_opened(**queue_pool)) for _ in range(3)]
-    assert max(ours[1] for ours, _ in runs) <= 5
-    assert min(theirs[1] for _, theirs in runs) >= 40
-    # However busy the machine is: nobody waits for a connect, and there everybody does.
-    assert min(ours[0] for ours, _ in runs) < CONNECT <= min(theirs[0] for _, theirs in runs)
+    # Nobody waits for a connect; there everybody does who has not found one of the five.
+    served, opened = served_and_opened(CONNECT, max_size=50)
+    assert served == 50
+    assert opened <= 5
+    served, opened = served_and_opened(0, poolclass=QueuePool, pool_size=5, max_overflow=45)
+    assert served <= 10
+    assert opened >= 40
 
 
 def test_the_pool_goes_down_to_min_idle_and_then_never_wakes_the_hub(
@@ -268,7 +278,7 @@ def test_the_pool_goes_down_to_min_idle_and_then_never_wakes_the_hub(
 SCRIPT = """
 from gevent import monkey; monkey.patch_all()
 from psycogreen.gevent import patch_psycopg; patch_psycopg()
-import sys
+import sys, time
 from sqlalchemy import create_engine, text
 from geventpool.sqlalchemy import GeventPool
 engine = create_engine(sys.argv[1], poolclass=GeventPool)
@@ -277,6 +287,7 @@ for connection in held:
     connection.execute(text("select 1"))
 for connection in held[:2]:
     connection.close()
+print(time.monotonic(), flush=True)
 """
 
 
@@ -285,17 +296,34 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", script, *arguments],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,
     )
 
 
+@contextmanager
+def started(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """It runs, and is told and asked by its pipes."""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_a_process_with_idle_and_used_connections_exits_at_once_and_silently(url: str) -> None:
-    began = time.monotonic()
     done = run(SCRIPT, url)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert time.monotonic() - began < 10
+    assert (done.returncode, done.stderr) == (0, "")
+    # From its last line on, because a busy machine takes long to start it.
+    assert time.monotonic() - float(done.stdout) < 10
 
 
 FORK = """
@@ -391,27 +419,37 @@ def test_four_workers_with_the_default_cap_stay_below_postgresqls_100_connection
     script = """
 from gevent import monkey; monkey.patch_all()
 import gevent, sys
+from gevent.event import Event
 from sqlalchemy import create_engine, text
 from geventpool.sqlalchemy import GeventPool
-engine = create_engine(sys.argv[1], poolclass=GeventPool)
+engine = create_engine(sys.argv[1], poolclass=GeventPool, pool_timeout=120)
+may_end = Event()
 def request():
     with engine.connect() as connection:
         connection.execute(text("select pg_sleep(0.05)"))
-gevent.joinall([gevent.spawn(request) for _ in range(200)], raise_error=True)
+        may_end.wait()
+requests = [gevent.spawn(request) for _ in range(200)]
+while engine.pool.stats().in_use < 20:
+    gevent.sleep(0.01)
+print("all in use", flush=True)
+sys.stdin.readline()
+may_end.set()
+gevent.joinall(requests, raise_error=True)
 print(engine.pool.stats().opened)
 """
-    workers = [gevent.spawn(run, script, postgresql.url("psycopg")) for _ in range(4)]
-    most = 0
-    while not all(worker.ready() for worker in workers):
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(started(script, postgresql.url("psycopg"))) for _ in range(4)
+        ]
+        for worker in workers:
+            assert worker.stdout.readline() == "all in use\n"
         with observer.connect() as connection:
             count = connection.execute(text("select count(*) from pg_stat_activity")).scalar_one()
-        most = max(most, count)
-        gevent.sleep(0.05)
-    for worker in workers:
-        done = worker.get()
-        assert (done.returncode, done.stderr) == (0, "")
-        assert int(done.stdout) <= 20
-    assert 40 < most < 100
+        assert 80 < count < 100
+        for worker in workers:
+            opened, errors = worker.communicate("go on\n", timeout=120)
+            assert (worker.returncode, errors) == (0, "")
+            assert int(opened) == 20
 
 
 def nap_of(engine: Engine, seconds: float) -> str:
@@ -449,7 +487,7 @@ def test_a_connection_left_in_mid_query_by_a_killed_listener_is_not_handed_on(
     gevent.sleep(0.1)
     assert not asks
     victim.kill()
-    assert waiter.get(timeout=3) == 42
+    assert waiter.get(timeout=30) == 42
 
 
 @pytest.mark.parametrize("style", ["smart", "rollback", "commit", None])
@@ -498,8 +536,7 @@ def test_a_connection_that_reconnected_in_place_is_watched_by_its_new_socket(
     ids = own_connection_ids(engine, 1)
     assert len(takes_the_old_number) == 2
     kill_from_the_server_side(observer, ids)
-    gevent.sleep(0.1)
-    assert engine.pool.stats().closed["dead"] == 1
+    assert eventually(lambda: engine.pool.stats().closed.get("dead") == 1)
     assert not own_connection_ids(engine, 1) & ids
     for taken in takes_the_old_number:
         taken.close()

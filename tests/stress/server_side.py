@@ -93,6 +93,17 @@ class Observer:
         )
         return set(self.connection.execute(text(query)).scalars())
 
+    def at_work(self) -> int:
+        """How many of them have a query running."""
+        query = (
+            "select count(*) from information_schema.processlist where command = 'Query'"
+            " and db = database() and id <> connection_id()"
+            if self.is_mysql
+            else "select count(*) from pg_stat_activity where state = 'active'"
+            " and datname = current_database() and pid <> pg_backend_pid()"
+        )
+        return int(self.connection.execute(text(query)).scalar_one())
+
     def in_transaction(self) -> int:
         """How many of them have a transaction open, or a query running."""
         if not self.is_mysql:
@@ -110,7 +121,7 @@ class Observer:
             for one in report.partition("LIST OF TRANSACTIONS")[2].split("---TRANSACTION ")
         )
 
-    def assert_settles(self, size: Callable[[], int], seconds: float = 10.0) -> None:
+    def assert_settles(self, size: Callable[[], int], seconds: float = 30.0) -> None:
         """Asserts that soon no transaction is open, and that there are as many connections as said.
 
         The server needs a moment to notice that a socket is gone.

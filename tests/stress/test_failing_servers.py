@@ -281,6 +281,7 @@ def test_connects_that_hang_are_bounded_and_hinder_nobody_who_has_a_connection(
         assert time.monotonic() - began < CONNECT_TIMEOUT + STEP + SLACK
         assert isinstance(told, ConnectTimeout)
         assert isinstance(told, SQLAlchemyTimeout)
+        scene.pool.configure(connect_timeout=LONGEST)
         proxy.accept()
         began = time.monotonic()
         others = scene.lend(MAX_SIZE - 2)
@@ -336,9 +337,11 @@ def test_a_connect_that_was_given_up_is_closed_though_its_error_is_kept(
         proxy.black_hole()
         kept = outcome(scene.request)
         assert isinstance(kept, ConnectTimeout)
-        assert eventually(lambda: proxy.figures().live == 0, seconds=1), "its socket is still open"
+        assert eventually(lambda: proxy.figures().live == 0), "its socket is still open"
+        scene.pool.configure(connect_timeout=LONGEST)
         proxy.accept()
-        gevent.sleep(0.2)  # a pause that is over
+        # Until the pause is over, whoever asks is told the last error.
+        assert eventually(lambda: outcome(scene.request) is None, LONGEST)
         scene.assert_right()
 
 
@@ -401,7 +404,7 @@ def test_who_meets_a_link_that_the_network_has_forgotten_waits_for_one_ping_and_
 def test_links_that_the_network_has_forgotten_are_found_by_the_drivers_own_time_out(
     url: str, proxy: Proxy
 ) -> None:
-    with Scene(url, proxy, connect_args={"read_timeout": 0.3}) as scene:
+    with Scene(url, proxy, connect_args={"read_timeout": 1.0}) as scene:
         scene.fill()
         proxy.half_open()
         scene.age()
@@ -437,18 +440,16 @@ def test_callers_that_give_up_in_a_stall_are_killed_as_they_said_and_leave_no_qu
     with Scene(url, proxy) as scene:
         # PyMySQL's file kills a query only where it is sure that a new connection leads to the same
         # server, and a proxy hides that: the place is held until the query is over.
-        nap = 1.0 if scene.is_mysql else LONGEST
+        nap = 3.0 if scene.is_mysql else LONGEST
         scene.fill()
-
-        def give_up() -> bool:
-            with gevent.Timeout(0.3) as limit:
-                return outcome(lambda: scene.request(nap)) is limit
-
-        victims = [gevent.spawn(give_up) for _ in range(MAX_SIZE)]
-        gevent.sleep(0.1)  # the queries are under way
+        limits = [gevent.Timeout() for _ in range(MAX_SIZE)]
+        victims = [gevent.spawn(outcome, lambda: scene.request(nap)) for _ in limits]
+        assert eventually(lambda: scene.observer.at_work() == MAX_SIZE)
         proxy.stall()
+        for victim, limit in zip(victims, limits, strict=True):
+            gevent.kill(victim, limit)  # as its timer would
         gevent.joinall(victims, timeout=LONGEST)
-        assert [victim.value for victim in victims] == [True] * MAX_SIZE
+        assert [victim.value for victim in victims] == limits
         stats = scene.pool.stats()
         assert (stats.size, stats.closing) == (MAX_SIZE, MAX_SIZE), "the server is still at work"
         with scene.watching():
@@ -468,7 +469,7 @@ def test_callers_that_give_up_in_a_stall_are_killed_as_they_said_and_leave_no_qu
 def test_a_stall_beyond_the_deadline_for_cancelling_gives_the_places_back(
     url: str, proxy: Proxy
 ) -> None:
-    with Scene(url, proxy, cancel_deadline=0.5) as scene:
+    with Scene(url, proxy, cancel_deadline=2.0) as scene:
         scene.fill()
         proxy.stall()
         for _ in range(MAX_SIZE):

@@ -283,7 +283,7 @@ def test_a_finalizer_in_another_threads_hub_disposes_without_a_wait(driver) -> N
         gevent.sleep(0.01)
 
     gevent.get_hub().threadpool.apply(in_thread)
-    with gevent.Timeout(5):
+    with gevent.Timeout(60):
         while driver.open_connections:
             gevent.sleep(0)
     assert errors == []

@@ -164,7 +164,7 @@ def test_another_thread_can_ask_for_it(driver) -> None:
             done.release()
 
     get_original("_thread", "start_new_thread")(run, ())
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         while not done.acquire(False):
             gevent.sleep(0.001)
     assert [entry is not None for entry in lent] == [True]

@@ -117,11 +117,11 @@ def test_the_deadline_covers_the_ping(driver) -> None:
     driver.clock = None
     pool = ConnectionPool(driver.connect, pre_ping=True, reset_on_return=None)
     pool.connection().close()
-    driver.call_time = 5
+    driver.call_time = 60
     began = time.monotonic()
     with pytest.raises(PoolTimeout):
         pool.connection(timeout=0.05)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30, "the ping is still under way"
     settle()
     assert pool.stats().size == 0
 

@@ -146,7 +146,7 @@ def test_of_a_database_that_connections_share_there_may_be_several(url: str) -> 
     assert [one.execute(text("select count(*) from t")).scalar_one() for one in held] == [0, 0, 0]
     for one in held:
         one.close()
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         while engine.pool.stats().size > 1:
             gevent.sleep(0.01)
     assert count(engine) == 0
@@ -213,7 +213,7 @@ def test_the_one_that_a_greenlet_has_left_behind_is_reported_and_not_closed(
         connection.execute(text("create table t (x int)"))
     kept: list[Any] = []
     gevent.spawn(lambda: kept.append(engine.connect())).join()
-    with gevent.Timeout(10):
+    with gevent.Timeout(60):
         while "its place stays taken" not in caplog.text:
             gevent.sleep(0.01)
     kept.pop().close()

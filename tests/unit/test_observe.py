@@ -78,7 +78,7 @@ def test_a_listener_is_told_of_everything_that_happens_to_an_entry(driver, clock
 def test_a_listener_is_told_why_a_caller_is_refused(driver, clock) -> None:
     pool = ConnectionPool(driver.connect, clock=clock, max_size=1, timeout=0, max_waiting=0)
     recorder: Any = Recorder()
-    with gevent.Timeout(5):
+    with gevent.Timeout(60):
         pool.warm_up()
         settle()
         entry = pool.core.acquire(0)

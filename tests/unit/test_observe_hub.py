@@ -51,11 +51,10 @@ def test_who_keeps_the_hub_is_named(watch, caplog, culprit) -> None:
 
 
 def test_waiting_is_not_blocking(watch) -> None:
-    before = watch.blocks
-    for _ in range(3):
-        gevent.sleep(0.3)  # a turn of the loop that waits takes no time of it
-    assert watch.longest is None or watch.longest.seconds < 0.3
-    assert watch.blocks - before <= 1  # a busy machine may have paused us
+    before = watch.blocked_seconds
+    gevent.sleep(1.5)  # a turn of the loop that waits takes no time of it
+    # A busy machine may have paused us for a while.
+    assert watch.blocked_seconds - before < 1.5
 
 
 def test_a_second_watch_takes_the_place_of_the_first(watch) -> None:

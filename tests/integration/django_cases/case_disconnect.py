@@ -24,7 +24,7 @@ def still_there(pids: set[int]) -> int:
 
 def all_gone(pids: set[int]) -> bool:
     """The server takes a moment to see that a client has hung up."""
-    with gevent.Timeout(10, False):
+    with gevent.Timeout(60, False):
         while still_there(pids):
             gevent.sleep(0.005)
         return True

@@ -36,7 +36,7 @@ def in_greenlet(function: Callable[..., Any], *arguments: Any) -> Any:
     return gevent.spawn(function, *arguments).get(timeout=20)
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := condition()) and time.monotonic() < deadline:
         gevent.sleep(0.01)
@@ -168,7 +168,7 @@ def test_what_the_server_has_closed_is_not_lent(alias: Alias) -> None:
 
     gevent.joinall([gevent.spawn(work) for _ in range(5)], raise_error=True)
     kill(*pids)
-    eventually(lambda: geventpool.django.pool(name).stats().size == 0, 2)
+    eventually(lambda: geventpool.django.pool(name).stats().size == 0)
     assert request(name) not in pids
 
 
@@ -193,16 +193,15 @@ def test_an_atomic_block_whose_connection_dies_borrows_no_other(alias: Alias) ->
 
 
 def test_a_greenlet_that_ends_without_closing_gives_it_back_at_once(alias: Alias) -> None:
-    name = alias(POOL={"max_size": 1, "timeout": 2})
+    # Not by what reclaims, and its look at who holds what: that is an hour away.
+    name = alias(POOL={"max_size": 1, "timeout": 60, "reclaim_after": 3600})
 
     def leave() -> int:
         connections[name].set_autocommit(False)
         Order.objects.using(name).create(words="lost")
         return int(ask(name))
 
-    started = time.monotonic()
     assert len({in_greenlet(leave) for _ in range(5)}) == 1
-    assert time.monotonic() - started < 0.9  # not by what reclaims after a second
     assert not Order.objects.using(name).exists()
 
 
@@ -233,7 +232,7 @@ def test_the_pools_time_out_is_djangos_operational_error(alias: Alias) -> None:
 
 
 def test_conn_max_age_keeps_the_connection_between_requests(alias: Alias) -> None:
-    name = alias(CONN_MAX_AGE=None)
+    name = alias(CONN_MAX_AGE=None, POOL={"reclaim_after": 3600})
     pool = geventpool.django.pool(name)
 
     def serve() -> None:
@@ -242,7 +241,7 @@ def test_conn_max_age_keeps_the_connection_between_requests(alias: Alias) -> Non
         assert request(name) == pid
 
     in_greenlet(serve)
-    assert eventually(lambda: pool.stats().in_use == 0, 0.9)  # not by what reclaims after a second
+    assert eventually(lambda: pool.stats().in_use == 0)  # by itself: what reclaims is an hour away
 
 
 def test_a_kept_connection_is_given_back_at_its_age(alias: Alias) -> None:

@@ -116,7 +116,7 @@ def test_each_connection_prepares_for_itself_and_again_after_it_was_lost(alias: 
         return answer
 
     workers = [gevent.spawn(work, number) for number in range(9)]
-    assert [int(worker.get(timeout=10)) for worker in workers] == list(range(1, 10))
+    assert [int(worker.get(timeout=60)) for worker in workers] == list(range(1, 10))
     geventpool.django.pool(name).disconnect()
     assert int(ask(name, "select %s + 1", 41)) == 42
     assert figures(name)[0] == 1
