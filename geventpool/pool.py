@@ -43,8 +43,8 @@ from .errors import BlockingDriverWarning, ConfigError, PoolClosed
 log = logging.getLogger("geventpool")
 
 # With `pre_ping`, a connection that was given back less than so many seconds ago has its socket looked at
-# instead, as in HikariCP (`aliveBypassWindowMs`). That misses only a link that was lost without a sign, and
-# within these seconds.
+# instead, as in HikariCP (`aliveBypassWindowMs`). That misses only a link that was lost without a sign,
+# and within these seconds.
 _SURE_FOR = 1.0
 
 # Seconds. When no connection comes back for so long, all are in long queries, and an abandoned one may be

@@ -162,7 +162,8 @@ class Line:
             pool.opener.unwant(waiter)
             pool.ledger.leave(waiter)
         elif waiter.value is not None:
-            pool.release(waiter.value, is_clean=True)
+            entry, waiter.value = waiter.value, None
+            pool.release(entry, is_clean=True)
 
     def refuse(self, waiter: Waiter, error: BaseException) -> None:
         """Gives one in line an error instead of an entry. Never switches."""
@@ -187,7 +188,7 @@ class Line:
         if pool.listener is not None:
             try:
                 pool.listener.refused(why)
-            except Exception:
+            except BaseException:  # a kill, too: somebody else may be the one who is refused
                 dismiss(pool)
 
     def choose_next(self, now: float) -> None:
@@ -272,15 +273,19 @@ class Line:
             if why == "saturated" and entry.opened_at >= waiter.parked_at:
                 why = "connecting"  # for it
         pool.counters.waited(now - waiter.parked_at, why)
+        if not pool.ledger.waiting:
+            self._stop_tick()
+        if pool.draining.waiters:
+            pool.draining.notify()
         if pool.listener is not None:
             try:
                 pool.listener.waited(now - waiter.parked_at, why)
             except Exception:
                 dismiss(pool)
-        if not pool.ledger.waiting:
-            self._stop_tick()
-        if pool.draining.waiters:
-            pool.draining.notify()
+            except BaseException:
+                if waiter.value is not None:
+                    self.leave(waiter)
+                raise
 
     def _why(self, now: float, since: float, blocked_before: float) -> str:
         """What a caller that began to wait at `since` has waited for."""

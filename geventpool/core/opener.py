@@ -205,7 +205,7 @@ class Opener:
             if pool.listener is not None:
                 try:
                     pool.listener.opened(entry, now - started)
-                except Exception:
+                except BaseException:  # a kill, too: this greenlet is the pool's own
                     dismiss(pool)
             pool.add_opened(entry, now)
             if started < pool.renewal.distrusted_at:  # and so perhaps to the same server

@@ -158,6 +158,9 @@ class ResourcePool:
                 self.listener.lent(entry, self.clock.now() - now)
             except Exception:
                 dismiss(self)
+            except BaseException:  # it has switched, which it must not, and was killed there
+                self.discard(entry, "check interrupted")
+                raise
         return entry
 
     def release(self, entry: Entry, is_clean: bool = False) -> None:
@@ -207,6 +210,9 @@ class ResourcePool:
                 self.listener.returned(entry, held)
             except Exception:
                 dismiss(self)
+            except BaseException:  # as in `acquire`
+                self.discard(entry, "reset failed")
+                raise
         if self.recorder is not None:
             self.recorder.record(self, entry, held)
         if ledger.waiting:
@@ -252,8 +258,10 @@ class ResourcePool:
         if get_hub_if_exists() is not self.hub:
             self.abandon(entry, partial(self.discard, cause=cause))
             return
-        self._retire(entry, cause)
-        self.in_background(partial(close_retired, self), entry)
+        try:
+            self._retire(entry, cause)
+        finally:  # also if the listener is killed
+            self.in_background(partial(close_retired, self), entry)
 
     def forget(self, entry: Entry, cause: str) -> None:
         """Drops an entry whose resource is gone, or somebody else's from now on. Never switches."""
@@ -262,8 +270,10 @@ class ResourcePool:
         if get_hub_if_exists() is not self.hub:
             self.abandon(entry, partial(self.forget, cause=cause))
             return
-        self._retire(entry, cause)
-        self.closed(entry)
+        try:
+            self._retire(entry, cause)
+        finally:
+            self.closed(entry)
 
     @threads.in_owners_thread
     def expire_all(self, is_opening_too: bool = False) -> None:
@@ -311,16 +321,15 @@ class ResourcePool:
     def close_idle(self, cause: str) -> None:
         """Closes everything idle before it returns. May switch greenlets."""
         retired = []
-        while self.ledger.idle:
-            retired.append(self.ledger.idle[0])
-            self._retire(retired[-1], cause)
         try:
+            while self.ledger.idle:
+                retired.append(self.ledger.idle[0])
+                self._retire(retired[-1], cause)
             while retired and getcurrent() is not self.hub:
                 close_retired(self, retired.pop())
         finally:
-            for (
-                entry
-            ) in retired:  # the caller was killed, or is a finalizer in the hub: others do it
+            # The caller was killed, or is a finalizer in the hub: others do it.
+            for entry in retired:
                 self.in_background(partial(close_retired, self), entry)
 
     @threads.in_owners_thread

@@ -14,7 +14,7 @@ from sqlalchemy.pool import Pool, PoolResetState
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from .. import drivers
-from ..core.entry import IN_USE, Entry
+from ..core.entry import CLOSED, IN_USE, Entry
 from ..core.listener import dismiss
 from ..core.registry import look_for_fork, unforked
 from ..drivers.base import Driver, Ghost, State
@@ -154,10 +154,11 @@ class Fairy(_ConnectionFairy):
         record: Any = self._connection_record
         if (
             record is not None
-            and record.driver.state(connection) is State.BROKEN
+            and (_is_parents(record) or record.driver.state(connection) is State.BROKEN)
             and _is_given_back(self)
         ):
-            return  # the pool will close it, and not first read what is left of an answer
+            # The pool will close it, and not first read what is left of an answer; or it is a parent's.
+            return
         connection.rollback()
 
     def _tell_of_end(self) -> None:
@@ -191,6 +192,9 @@ class Fairy(_ConnectionFairy):
             is_clean = False
         if not is_clean:
             look_for_fork()  # before anything is sent
+            if record is not None and _is_parents(record):
+                self.dbapi_connection = self._connection_record = None  # type: ignore[assignment]
+                return
             if record is not None and record.entry is not None:
                 pool.core.holders.own_again(record.entry)  # who gives it back, holds it meanwhile
             super()._checkin(transaction_was_reset)
@@ -233,6 +237,12 @@ class Fairy(_ConnectionFairy):
         if record is not None and driver.state(connection) is State.IN_TRANSACTION:
             # In autocommit some drivers send nothing, whatever the user has begun by a statement.
             record.invalidate()
+
+
+def _is_parents(record: Record) -> bool:
+    """The process has forked: its entry is closed, its connection is not. Never switches."""
+    entry = record.entry
+    return entry is not None and entry.state is CLOSED and record.dbapi_connection is not None
 
 
 def _is_given_back(fairy: Fairy) -> bool:

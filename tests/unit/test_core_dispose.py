@@ -499,3 +499,49 @@ def test_a_listener_that_raises_costs_nothing_at_sqlalchemys_door(method) -> Non
     settle()
     assert (listener.times, pool.core.listener) == (1, None)
     assert pool.stats().idle == 1
+
+
+class Killed(Failing):
+    """Has switched greenlets in one of its methods, against its contract, and was killed there."""
+
+    def _fail(self, *_: object) -> Any:
+        raise gevent.GreenletExit
+
+
+@pytest.mark.parametrize(
+    "method", ["lent", "waited", "refused", "returned", "opened", "closed", "handed_out"]
+)
+def test_a_kill_that_arrives_in_a_listener_costs_no_connection(driver, clock, method) -> None:
+    shed_after = 1 if method == "refused" else None
+    pool = ConnectionPool(
+        driver.connect, clock=clock, max_size=1, shed_after=shed_after, reclaim_after=None
+    )
+    pool.core.listener = Killed(method)
+
+    def use(end: str) -> None:
+        lent = pool.connection(timeout=5)
+        clock.sleep(2)  # for too long for the next in line
+        getattr(lent, end)()
+
+    users = [gevent.spawn(use, end) for end in ("close", "invalidate", "invalidate", "close")]
+    clock.advance(30)
+    assert all(user.dead for user in users)
+    pool.core.listener = None
+    pool.core.ledger.check()
+    assert pool.stats().size == pool.stats().idle
+    pool.connection(timeout=1).close()
+    pool.core.dispose()
+    assert driver.open_connections == []
+
+
+def test_a_kill_that_arrives_in_a_listener_at_dispose_leaves_nothing_open(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=2)
+    for one in [pool.connection(), pool.connection()]:
+        one.close()
+    pool.core.listener = Killed("closed")
+    with pytest.raises(gevent.GreenletExit):
+        pool.core.dispose()
+    pool.core.listener = None
+    settle()
+    pool.core.dispose()
+    assert (driver.open_connections, pool.stats().size) == ([], 0)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
 from gevent.monkey import get_original
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.orm import Session
 
 from geventpool import ConnectionPool, PoolClosed
 from geventpool.core import registry
+from geventpool.sqlalchemy import GeventPool
 from geventpool.testing import FakeDriver, settle
 
 pytestmark = pytest.mark.usefixtures("no_pools_of_other_tests")
@@ -189,3 +193,43 @@ def test_a_child_that_was_forked_in_c_knows_it_and_so_does_its_child() -> None:
         [sys.executable, "-c", CHILDREN], capture_output=True, text=True, timeout=60
     )
     assert (done.stdout.strip(), done.stderr) in (("c_ubyte", ""), ("ByProcessId", ""))
+
+
+def in_a_session(engine: Engine) -> Any:
+    session = Session(engine)
+    session.execute(text("insert into t values (2)"))
+    return session
+
+
+def in_a_connection(engine: Engine) -> Any:
+    connection = engine.connect()
+    connection.execute(text("insert into t values (2)"))
+    return connection
+
+
+def in_a_raw_connection(engine: Engine) -> Any:
+    connection = engine.raw_connection()
+    connection.cursor().execute("insert into t values (2)")
+    return connection
+
+
+@pytest.mark.parametrize("inside", [in_a_session, in_a_connection, in_a_raw_connection])
+def test_a_child_that_closes_what_it_has_inherited_says_nothing_at_sqlalchemys_door(
+    inside: Callable[[Engine], Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/file.db", poolclass=GeventPool)
+    with engine.begin() as connection:
+        connection.execute(text("create table t (x int)"))
+    held = inside(engine)
+    pool: Any = engine.pool
+    (entry,) = pool.core.entries
+    parents = entry.resource.dbapi_connection
+    fork()
+    held.close()
+    assert registry.unforked
+    assert parents.in_transaction, "the parent goes on with it"
+    assert caplog.text == ""
+    with engine.connect() as connection:
+        assert connection.execute(text("select count(*) from t")).scalar_one() == 0
+    parents.close()
+    engine.dispose()
