@@ -155,7 +155,7 @@ class ResourcePool:
         Args:
             entry: the entry.
             is_clean: it is known that there is nothing to reset.
-            is_callers: False: the pool has lent it to itself, which is nobody's load.
+            is_callers: False: the pool has lent it to itself, which nobody is told of.
 
         Raises:
             AssertionError: the entry is not lent (it was released twice).
@@ -298,9 +298,7 @@ class ResourcePool:
             while retired and getcurrent() is not self.hub:
                 self._close_retired(retired.pop())
         finally:
-            for (
-                entry
-            ) in retired:  # the caller was killed, or is a finalizer in the hub: others do it
+            for entry in retired:  # the caller was killed, or is a finalizer: others do it
                 self.in_background(self._close_retired, entry)
 
     @threads.in_owners_thread
