@@ -319,11 +319,7 @@ class ResourcePool:
 
     @threads.in_owners_thread
     def drain(self, timeout: float) -> bool:
-        """Waits until nothing is in use. Switches greenlets.
-
-        Returns:
-            False if something was still in use after `timeout` seconds.
-        """
+        """Waits until nothing is in use; False: not within `timeout` seconds. Switches greenlets."""
         return self.draining.wait(timeout)
 
     def stats(self) -> PoolStats:

@@ -390,6 +390,37 @@ def test_what_cannot_be_watched_is_closed_after_a_kill_and_kept_after_an_error(
     pool.close()
 
 
+def test_an_unknown_driver_whose_cursors_cannot_be_watched_is_closed_after_a_kill() -> None:
+    from geventpool.testing import FakeConnection, FakeDriver
+
+    class Cursor:
+        __slots__ = ()
+
+        def execute(self, sql: str) -> None:
+            """It would write to the socket itself."""
+
+        def fetchone(self) -> None:
+            """And read from it."""
+
+    class WithSlots(FakeConnection):
+        def cursor(self) -> Any:
+            return Cursor()
+
+    class WithContexts(FakeConnection):
+        @contextlib.contextmanager
+        def cursor(self) -> Iterator[Any]:
+            yield Cursor()
+
+    for kind in (WithSlots, WithContexts):
+        pool = ConnectionPool(functools.partial(kind, FakeDriver(), 1))
+        for error, closed in ((ValueError, 0), (gevent.Timeout, 1), (KeyboardInterrupt, 2)):
+            with pytest.raises(error), pool.connection() as connection:
+                connection.cursor()
+                raise error
+            assert sum(pool.stats().closed.values()) == closed
+        pool.close()
+
+
 # An unbuffered result that was not read to its end.
 
 
@@ -514,61 +545,3 @@ def test_a_program_that_rolls_back_in_the_middle_of_a_result_goes_on_with_its_co
         with Session(connection) as session:
             stream(session, SHORT_RESULT)
         assert connection.scalar(text("select @kept")) == 5
-
-
-# psycopg: who waits for notifications keeps the connection's lock for as long as that takes.
-
-
-@pytest.mark.parametrize("is_waiting", [False, True])
-def test_a_psycopg_connection_on_which_somebody_waits_for_notifications_is_never_lent_again(
-    request: pytest.FixtureRequest, is_waiting: bool
-) -> None:
-    def listen() -> None:
-        with contextlib.suppress(module_of("psycopg").OperationalError):  # it is closed
-            next(notifications)
-
-    with geventpool_of(opener(request, "psycopg")) as pool:
-        with pool.connection() as connection:
-            run(connection, "listen news")
-            notifications = connection.notifies()
-            waiting = gevent.spawn(listen) if is_waiting else None
-            gevent.sleep(0.05)
-            if not is_waiting:
-                run(connection, "notify news")
-                next(notifications)
-        with gevent.Timeout(10), pool.connection() as other:
-            assert other is not connection
-            assert run(other, "select 1") == [(1,)]
-        if waiting is not None:
-            waiting.get(timeout=10)
-
-
-def test_an_unknown_driver_whose_cursors_cannot_be_watched_is_closed_after_a_kill() -> None:
-    from geventpool.testing import FakeConnection, FakeDriver
-
-    class Cursor:
-        __slots__ = ()
-
-        def execute(self, sql: str) -> None:
-            """It would write to the socket itself."""
-
-        def fetchone(self) -> None:
-            """And read from it."""
-
-    class WithSlots(FakeConnection):
-        def cursor(self) -> Any:
-            return Cursor()
-
-    class WithContexts(FakeConnection):
-        @contextlib.contextmanager
-        def cursor(self) -> Iterator[Any]:
-            yield Cursor()
-
-    for kind in (WithSlots, WithContexts):
-        pool = ConnectionPool(functools.partial(kind, FakeDriver(), 1))
-        for error, closed in ((ValueError, 0), (gevent.Timeout, 1), (KeyboardInterrupt, 2)):
-            with pytest.raises(error), pool.connection() as connection:
-                connection.cursor()
-                raise error
-            assert sum(pool.stats().closed.values()) == closed
-        pool.close()
