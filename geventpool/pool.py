@@ -27,6 +27,7 @@ from gevent import getcurrent
 
 from . import drivers
 from .config import SIZING, PoolConfig, change, make_config
+from .core import threads
 from .core.entry import IN_USE, Entry
 from .core.handlers import Limits
 from .core.listener import dismiss
@@ -200,7 +201,9 @@ class ConnectionHandlers:
         self.open = open_one
         self.connection_of = lambda connection: connection
         # What is asked of the server for the pool's own purposes is nothing that a tracer has to see.
-        self._undertaker = Undertaker(lambda: drivers.innermost(connect()), self._lend_first)
+        self._undertaker = Undertaker(
+            lambda: drivers.innermost(connect()), self._lend_first, threads.off_hub
+        )
 
     def close(self, connection: Any, cause: str) -> object:
         """Closes it. May switch greenlets."""
@@ -226,17 +229,18 @@ class ConnectionHandlers:
             if connection is None:
                 yield None
             else:
-                driver = drivers.driver_for(connection)
-                was_clean = driver.state(connection) is CLEAN
-                yield drivers.innermost(connection)
-                if was_clean and driver.state(connection) is not CLEAN:
-                    connection.rollback()  # a question may have begun a transaction
+                own = drivers.innermost(connection)  # also here: a tracer has nothing to see
+                driver = drivers.driver_for(own)
+                was_clean = driver.state(own) is CLEAN
+                yield own
+                if was_clean and driver.state(own) is not CLEAN:
+                    threads.off_hub(own.rollback)  # a question may have begun a transaction
         except BaseException:
             if entry is not None:
                 core.discard(entry, "dead")
             raise
         if entry is not None:
-            core.release(entry, is_clean=True)
+            core.release(entry, is_clean=True, is_callers=False)
 
     def is_full(self, error: BaseException) -> bool:
         """As the driver reads the error."""

@@ -10,7 +10,6 @@ first, and who has waited for longer is refused at once (Nichols and Jacobson, C
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING
 
 from gevent import getcurrent
@@ -23,7 +22,7 @@ from ..errors import (
     printable,
     without_passwords,
 )
-from . import holders, threads
+from . import holders
 from .entry import CLOSED, Entry
 from .listener import dismiss
 from .patience import Patience
@@ -117,15 +116,13 @@ class Line:
     def go_first(self, seconds: float) -> Entry | None:
         """Lends an entry before everybody else, for the pool's own purposes. May switch greenlets.
 
-        One at a time. It is no caller: neither figures nor `max_waiting` count it. If there is room,
-        one may be opened for it, but a pool that was disposed of is not woken. Called by any thread.
+        One at a time, in the owner's thread. It is no caller: neither figures nor `max_waiting` count
+        it. If there is room, one may be opened for it, but a pool that was disposed of is not woken.
 
         Returns:
             None: nothing is idle, and nothing has come back within so many seconds, or could.
         """
         pool = self._pool
-        if not pool.is_here:
-            return threads.call(pool, partial(self.go_first, seconds), seconds, self._take_back)
         ledger = pool.ledger
         now = pool.clock.now()
         entry = pool.take_idle(now)
@@ -151,10 +148,6 @@ class Line:
         entry = waiter.value
         return None if entry is None or entry.state is CLOSED else entry
 
-    def _take_back(self, entry: Entry | None) -> None:
-        if entry is not None:
-            self._pool.release(entry, is_clean=True)
-
     def leave(self, waiter: Waiter) -> None:
         """A caller stops waiting without its entry: what it was served goes to the next."""
         pool = self._pool
@@ -163,7 +156,7 @@ class Line:
             pool.ledger.leave(waiter)
         elif waiter.value is not None:
             entry, waiter.value = waiter.value, None
-            pool.release(entry, is_clean=True)
+            pool.release(entry, is_clean=True, is_callers=waiter is not self._first)
 
     def refuse(self, waiter: Waiter, error: BaseException) -> None:
         """Gives one in line an error instead of an entry. Never switches."""

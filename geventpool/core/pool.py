@@ -163,7 +163,7 @@ class ResourcePool:
                 raise
         return entry
 
-    def release(self, entry: Entry, is_clean: bool = False) -> None:
+    def release(self, entry: Entry, is_clean: bool = False, is_callers: bool = True) -> None:
         """Takes an entry back. Switches greenlets only if its resource has to be reset.
 
         The first caller in line gets it. In another thread than the owner's, waits for its hub.
@@ -171,6 +171,7 @@ class ResourcePool:
         Args:
             entry: the entry.
             is_clean: it is known that there is nothing to reset.
+            is_callers: False: the pool has lent it to itself, which nobody is told of.
 
         Raises:
             AssertionError: the entry is not lent (it was released twice).
@@ -203,9 +204,9 @@ class ResourcePool:
             entry.owner = entry.stack = None
             if isinstance(owner, Greenlet):
                 owner.unlink(entry.on_owner_end)
-        held = now - entry.taken_at
+        held = now - entry.taken_at if is_callers else 0.0
         self.counters.hold_seconds += held
-        if self.listener is not None:
+        if self.listener is not None and is_callers:
             try:
                 self.listener.returned(entry, held)
             except Exception:
@@ -213,10 +214,11 @@ class ResourcePool:
             except BaseException:  # as in `acquire`
                 self.discard(entry, "reset failed")
                 raise
-        if self.recorder is not None:
+        if self.recorder is not None and is_callers:
             self.recorder.record(self, entry, held)
         if ledger.waiting:
-            self.line.patience.held(held)
+            if is_callers:
+                self.line.patience.held(held)
             self.line.choose_next(now)
         if ledger.waiting:
             self.line.serve(ledger.put(entry), entry, now)
@@ -350,11 +352,7 @@ class ResourcePool:
 
     @threads.in_owners_thread
     def drain(self, timeout: float) -> bool:
-        """Waits until nothing is in use. Switches greenlets.
-
-        Returns:
-            False if something was still in use after `timeout` seconds.
-        """
+        """Waits until nothing is in use; False: not within `timeout` seconds. Switches greenlets."""
         return self.draining.wait(timeout)
 
     def stats(self) -> PoolStats:

@@ -302,29 +302,26 @@ class _OffHub:
 
     def open(self) -> Any:
         """In a thread, in the context of the one who wants it."""
-        return _in_thread(contextvars.copy_context().run, self.handlers.open)
+        return off_hub(contextvars.copy_context().run, self.handlers.open)
 
     def close(self, resource: Any, cause: str) -> object:
         """In a thread."""
-        return _in_thread(self.handlers.close, resource, cause)
+        return off_hub(self.handlers.close, resource, cause)
 
     def check(self, resource: Any) -> bool:
         """In a thread."""
-        return bool(_in_thread(self.handlers.check, resource))
-
-    def lay(self, ghost: Any) -> bool:
-        """In a thread, as it may connect."""
-        return bool(_in_thread(self.handlers.lay, ghost))
+        return bool(off_hub(self.handlers.check, resource))
 
     def reset(self, resource: Any) -> bool:
         """In a thread."""
-        return bool(_in_thread(self.handlers.reset, resource))
+        return bool(off_hub(self.handlers.reset, resource))
 
 
-def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+def off_hub(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls what may block, in another native thread if it would block the hub. May switch."""
     hub = get_hub_if_exists()
-    if hub is None or hub is not _service:
-        return function(*arguments)  # a thread of the program, which may block
+    if hub is None or hub is not _service or is_module_patched("socket"):
+        return function(*arguments)  # it does not block, or in a thread of the program, which may
     value, error = hub.threadpool.apply(_caught, (function, arguments))
     if error is not None:
         raise error

@@ -61,8 +61,10 @@ class Thread(Ghost):
             f"WHERE id IN ({numbers}, connection_id())"
         )
         rows = cursor.fetchall()
-        seen = {int(number): host for number, _, host in rows}
-        (own,) = (host for _, is_own, host in rows if is_own)
+        # The user's converters, too, make anything of a value; and without Unicode text is bytes.
+        told = [(int(number), int(is_own), _text(host)) for number, is_own, host in rows]
+        seen = {number: host for number, _, host in told}
+        (own,) = (host for _, is_own, host in told if is_own)
         refusals = []
         for ghost in ghosts:
             if ghost.server_id not in seen or ghost.is_over:
@@ -115,6 +117,10 @@ def _check_that_it_is_ours(ghost: Thread, seen: str, sock: Any, own: str) -> Non
         raise RuntimeError(
             "another connection leads to another server, or the host has several names"
         )
+
+
+def _text(host: Any) -> str:
+    return host.decode() if isinstance(host, bytes) else str(host)
 
 
 def _split(seen: str) -> tuple[str, str]:

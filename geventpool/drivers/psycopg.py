@@ -66,6 +66,8 @@ class Psycopg(Driver):
         pgconn = connection.pgconn
         status = pgconn.transaction_status
         if status == _IDLE:
+            if connection.lock.locked():
+                return State.BROKEN  # a greenlet or a generator waits for notifications, for ever
             # Inside `tpc_begin()` or a `transaction()` block the server may know nothing (more) of it,
             # but the next borrower could neither commit nor roll back. The rollback that this asks for
             # fails, too, and so the connection is closed.

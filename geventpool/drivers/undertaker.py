@@ -35,19 +35,26 @@ class Undertaker:
         connect: opens a connection beside the pool.
         lend: lends one of the pool's, or `None` if there is none in time. What is raised inside means that
             it is lost.
+        call: calls a function that may block its thread, and so may have to be called in another.
     """
 
     def __init__(
-        self, connect: Callable[[], Any], lend: Callable[[], AbstractContextManager[Any]]
+        self,
+        connect: Callable[[], Any],
+        lend: Callable[[], AbstractContextManager[Any]],
+        call: Callable[..., Any],
     ) -> None:
         self._connect = connect
         self._lend = lend
+        self._call = call
         self._one_at_a_time = Semaphore(1)
         self._pending: list[Ghost] = []
         self._has_said = False
 
     def lay(self, ghost: Ghost, seconds: float) -> bool:
         """Has the server stop, and waits until it has let go. Switches greenlets.
+
+        Called by greenlets of one hub: gevent's semaphores lose wake-ups between native threads.
 
         Returns:
             False: it was not seen to within so many seconds.
@@ -72,7 +79,7 @@ class Undertaker:
     def _cancel(self, ghost: Ghost) -> None:
         if not ghost.needs_connection:
             with self._one_at_a_time:
-                ghost.cancel(self._connect)
+                self._call(ghost.cancel, self._connect)
             return
         self._pending.append(ghost)
         try:
@@ -91,16 +98,16 @@ class Undertaker:
                 self._cancel_through(connection, kind)
                 return
         if any(not ghost.is_over for ghost in self._pending):
-            helper = self._connect()
+            helper = self._call(self._connect)
             try:
                 self._cancel_through(helper, kind)
             finally:
                 with contextlib.suppress(Exception):
-                    helper.close()
+                    self._call(helper.close)
 
     def _cancel_through(self, connection: Any, kind: type[Ghost]) -> None:
         ghosts = [ghost for ghost in self._pending if type(ghost) is kind]
-        for refusal in kind.cancel_all(ghosts, connection):
+        for refusal in self._call(kind.cancel_all, ghosts, connection):
             self._say(refusal)
         self._pending = [ghost for ghost in self._pending if ghost not in ghosts]
 

@@ -9,6 +9,7 @@ the hub as a rule, and so is not interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
@@ -34,27 +35,31 @@ class Unknown(Driver):
         return State.UNKNOWN
 
     def is_cut_by(self, connection: Any, error: BaseException) -> bool:
-        return not isinstance(error, Exception) and not _is_watched(connection)
+        return not isinstance(error, Exception) and not (
+            _is_watched(connection) and connection._geventpool_sees_all
+        )
 
 
 def _is_watched(one: Any) -> bool:
     return getattr(type(one), "_is_watched", False) is True
 
 
-def _watch(one: Any, exchange: Exchange) -> None:
-    """Gives a connection or a cursor a class that keeps account of exchanges, if it can have one."""
+def _watch(one: Any, exchange: Exchange) -> bool:
+    """Gives a connection or a cursor a class that keeps account of exchanges, if it can have one.
+
+    It cannot if it is written in C, has no room for an attribute, or its class wants no children.
+
+    Returns:
+        Whether it has one.
+    """
     kind = type(one)
-    if _is_watched(one) or not (hasattr(kind, "cursor") or hasattr(kind, "execute")):
-        return
-    try:
-        if kind not in _watched_classes:
-            _watched_classes[kind] = _watched(kind)
-        one._geventpool_exchange = exchange
-        one.__class__ = _watched_classes[kind]
-    except (
-        Exception
-    ):  # it is written in C, has no room for an attribute, or its class wants no children
-        return
+    if not _is_watched(one) and (hasattr(kind, "cursor") or hasattr(kind, "execute")):
+        with contextlib.suppress(Exception):
+            if kind not in _watched_classes:
+                _watched_classes[kind] = _watched(kind)
+            one._geventpool_exchange = exchange
+            one.__class__ = _watched_classes[kind]
+    return _is_watched(one)
 
 
 def _watched(kind: type) -> type:
@@ -64,6 +69,7 @@ def _watched(kind: type) -> type:
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "_is_watched": True,
+        "_geventpool_sees_all": True,
     }
     packages = {base.__module__.partition(".")[0] for base in kind.__mro__[:-1]}
     for name in dir(kind):
@@ -90,8 +96,8 @@ def _watched_method(method: FunctionType, packages: set[str]) -> Callable[..., A
             exchange.end()
             raise
         exchange.end()
-        if hasattr(type(value), "fetchone"):
-            _watch(value, exchange)
+        if method.__name__ == "cursor" or hasattr(type(value), "fetchone"):
+            self._geventpool_sees_all &= _watch(value, exchange)
         return value
 
     return call

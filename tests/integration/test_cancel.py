@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
 import pytest
 from gevent.lock import Semaphore
+from pymysql.constants import FIELD_TYPE
+from pymysql.converters import conversions
 from sqlalchemy import create_engine
 
 from geventpool import ConnectionPool
@@ -18,6 +22,7 @@ from .dbapi import eventually, open_connection, run, set_autocommit
 
 MAX_SIZE = 4
 DOORS = ("ConnectionPool", "GeventPool")
+WHOLE_NUMBERS = [FIELD_TYPE.TINY, FIELD_TYPE.LONG, FIELD_TYPE.LONGLONG]
 
 
 class Door:
@@ -161,3 +166,75 @@ def test_where_all_are_abandoned_one_connection_beside_the_pool_cancels_them_all
     assert (stats.size, stats.cancelled, stats.cancel_failures) == (0, MAX_SIZE, 0)
     assert door.connects == stats.opened + 1
     assert door.most <= MAX_SIZE + 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"use_unicode": False}, {"conv": {**conversions, **dict.fromkeys(WHOLE_NUMBERS, str)}}],
+    ids=["bytes", "converters"],
+)
+def test_whatever_a_program_has_values_made_into_its_queries_are_cancelled(
+    mariadb: Any, arguments: dict[str, Any]
+) -> None:
+    url = mariadb.url("pymysql")
+    observer = open_connection("pymysql", url)
+    pool = ConnectionPool(lambda: open_connection("pymysql", url, **arguments), max_size=2)
+    with pool.connection() as idle, pool.connection():
+        assert run(idle, "select 1")
+    with gevent.Timeout(0.05, False), pool.connection() as connection:
+        run(connection, "select sleep(290)")
+    assert eventually(lambda: pool.stats().closing == 0)
+    stats = pool.stats()
+    assert (stats.cancelled, stats.cancel_failures, stats.opened) == (1, 0, 2)
+    assert stats.closed == {"abandoned": 1}
+    pool.close()
+    observer.close()
+
+
+NATIVE = """
+import sys, threading, time
+import pymysql
+from geventpool import ConnectionPool
+
+host, port, user, password, database = sys.argv[1:]
+
+def connect():
+    return pymysql.connect(host=host, port=int(port), user=user, password=password,
+                           database=database)
+
+def ask():
+    for _ in range(4):
+        try:
+            with pool.connection() as connection, connection.cursor() as cursor:
+                connection._read_timeout = 0.2  # not for what cancels
+                cursor.execute("select sleep(280)")
+        except pymysql.err.OperationalError:
+            pass
+
+pool = ConnectionPool(connect, max_size=6, cancel_deadline=60)
+threads = [threading.Thread(target=ask, daemon=True) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(30)
+deadline = time.monotonic() + 10
+while pool.stats().closing and time.monotonic() < deadline:
+    time.sleep(0.01)
+stats = pool.stats()
+assert (stats.closing, stats.in_use, stats.cancel_failures) == (0, 0, 0), pool.status()
+assert stats.cancelled == stats.closed["abandoned"] == 24, pool.status()
+"""
+
+
+def test_native_threads_queries_are_cancelled_however_many_are_abandoned_at_once(
+    mariadb: Any,
+) -> None:
+    words = (mariadb.host, mariadb.port, mariadb.user, mariadb.password, mariadb.database)
+    done = subprocess.run(
+        [sys.executable, "-c", NATIVE, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

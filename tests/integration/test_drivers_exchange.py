@@ -390,6 +390,37 @@ def test_what_cannot_be_watched_is_closed_after_a_kill_and_kept_after_an_error(
     pool.close()
 
 
+def test_an_unknown_driver_whose_cursors_cannot_be_watched_is_closed_after_a_kill() -> None:
+    from geventpool.testing import FakeConnection, FakeDriver
+
+    class Cursor:
+        __slots__ = ()
+
+        def execute(self, sql: str) -> None:
+            """It would write to the socket itself."""
+
+        def fetchone(self) -> None:
+            """And read from it."""
+
+    class WithSlots(FakeConnection):
+        def cursor(self) -> Any:
+            return Cursor()
+
+    class WithContexts(FakeConnection):
+        @contextlib.contextmanager
+        def cursor(self) -> Iterator[Any]:
+            yield Cursor()
+
+    for kind in (WithSlots, WithContexts):
+        pool = ConnectionPool(functools.partial(kind, FakeDriver(), 1))
+        for error, closed in ((ValueError, 0), (gevent.Timeout, 1), (KeyboardInterrupt, 2)):
+            with pytest.raises(error), pool.connection() as connection:
+                connection.cursor()
+                raise error
+            assert sum(pool.stats().closed.values()) == closed
+        pool.close()
+
+
 # An unbuffered result that was not read to its end.
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -74,3 +75,29 @@ def test_other_greenlets_run_while_one_waits(pool: ConnectionPool) -> None:
         other.get(timeout=30)
         connection.execute("select pg_advisory_unlock(1)")
         connection.execute("reset lock_timeout")
+
+
+@pytest.mark.parametrize("is_waiting", [False, True])
+def test_a_connection_on_which_somebody_waits_for_notifications_is_never_lent_again(
+    pool: ConnectionPool, is_waiting: bool
+) -> None:
+    """Whoever waits keeps the connection's lock, for which the next borrower would wait for ever."""
+
+    def listen() -> None:
+        with contextlib.suppress(psycopg.OperationalError):  # it is closed
+            next(notifications)
+
+    with pool.connection() as connection:
+        connection.execute("listen news")
+        notifications = connection.notifies()
+        waiting = gevent.spawn(listen) if is_waiting else None
+        gevent.sleep(0)  # it takes the lock
+        if not is_waiting:
+            connection.execute("notify news")
+            next(notifications)
+        assert connection.lock.locked()
+    with gevent.Timeout(10), pool.connection() as other:
+        assert other is not connection
+        assert other.execute("select 1").fetchone() == (1,)
+    if waiting is not None:
+        waiting.get(timeout=10)

@@ -6,11 +6,11 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.monkey import get_original
 
 from geventpool import ConnectionPool, PoolOverloaded
 from geventpool.core.closing import close_retired
-from geventpool.core.waiter import HubClock
+from geventpool.recorder import record
+from geventpool.simulator import read_traces
 from geventpool.testing import settle
 
 SECONDS = 1.0
@@ -149,23 +149,25 @@ def test_who_drains_a_pool_is_told_when_it_gives_up(driver, clock) -> None:
     assert drained.get(timeout=5)
 
 
-def test_another_thread_can_ask_for_it(driver) -> None:
-    pool = ConnectionPool(driver.connect, clock=HubClock())
-    pool.connection().close()
-    done: Any = get_original("_thread", "allocate_lock")()
-    done.acquire()
-    lent: list[Any] = []
-
-    def run() -> None:
-        try:
-            lent.append(pool.core.line.go_first(5))
-            pool.core.release(lent[0], is_clean=True)
-        finally:
-            done.release()
-
-    get_original("_thread", "start_new_thread")(run, ())
-    with gevent.Timeout(60):
-        while not done.acquire(False):
-            gevent.sleep(0.001)
-    assert [entry is not None for entry in lent] == [True]
-    assert (pool.stats().idle, pool.stats().in_use) == (1, 0)
+def test_nobody_is_told_of_it(driver, clock, tmp_path) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=1)
+    recorder = record(pool, str(tmp_path))
+    held = pool.connection()
+    for is_killed in (False, True):
+        first = go_first(pool)
+        clock.advance(0.1)
+        if is_killed:  # when it is served, and has not had its turn
+            gevent.get_hub().loop.run_callback(first.throw, gevent.GreenletExit)
+        held.close()
+        settle()
+        if not is_killed:
+            pool.core.release(first.get(timeout=5), is_clean=True, is_callers=False)
+        held = pool.connection()
+    held.close()
+    recorder.stop()
+    assert [round(row[1], 1) for trace in read_traces(str(tmp_path)) for row in trace] == [
+        0.1,
+        0.1,
+        0.0,
+    ]
+    assert pool.stats().hold_seconds == pytest.approx(0.2)

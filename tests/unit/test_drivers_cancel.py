@@ -12,6 +12,7 @@ import pytest
 from gevent import socket
 from gevent.event import Event
 
+from geventpool.core import threads
 from geventpool.drivers import Ghost
 from geventpool.drivers.undertaker import Undertaker
 
@@ -35,7 +36,7 @@ class Server:
         self.may_go_on = Event()
         self.may_go_on.set()
         self.refuses = False
-        self.canceller = Undertaker(self.connect, self.lend)
+        self.canceller = Undertaker(self.connect, self.lend, threads.off_hub)
 
     def connect(self) -> Connection:
         self.opened.append(Connection(self, "opened"))
