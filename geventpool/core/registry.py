@@ -36,6 +36,7 @@ _get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _sleep: Callable[[float], None] = get_original("time", "sleep")
 
 _WIPE_ON_FORK = 18  # Linux's MADV_WIPEONFORK, for which Python has no name
+_NO_ADVICE = -1  # which every kernel refuses
 
 _pools: weakref.WeakSet[ResourcePool] = weakref.WeakSet()
 _inherited: list[object] = []
@@ -70,6 +71,11 @@ def _byte_that_no_child_inherits() -> ctypes.c_ubyte | ByProcessId:
         page.madvise(_WIPE_ON_FORK)
     except OSError:  # before Linux 4.14, or another kernel that only looks like it
         return ByProcessId()
+    with suppress(OSError):
+        page.madvise(_NO_ADVICE)
+        return (
+            ByProcessId()
+        )  # an emulator (older QEMU's) that says yes to everything and does nothing
     return ctypes.c_ubyte.from_buffer(page)
 
 

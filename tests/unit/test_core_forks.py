@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 import sys
 from collections.abc import Callable
@@ -193,6 +194,20 @@ def test_a_child_that_was_forked_in_c_knows_it_and_so_does_its_child() -> None:
         [sys.executable, "-c", CHILDREN], capture_output=True, text=True, timeout=60
     )
     assert (done.stdout.strip(), done.stderr) in (("c_ubyte", ""), ("ByProcessId", ""))
+
+
+@pytest.mark.parametrize("refused", [set(), {registry._WIPE_ON_FORK, -1}, {-1}])
+def test_where_the_kernel_does_not_wipe_the_process_id_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, refused: set[int]
+) -> None:
+    class Page(mmap.mmap):
+        def madvise(self, advice: int, *_: int) -> None:
+            if advice in refused:
+                raise OSError("EINVAL")
+
+    monkeypatch.setattr(registry.mmap, "mmap", Page)
+    knows = type(registry._byte_that_no_child_inherits()) is not registry.ByProcessId
+    assert knows == (refused == {-1}), "an emulator may say yes to everything and do nothing"
 
 
 def in_a_session(engine: Engine) -> Any:
