@@ -184,9 +184,10 @@ class Watch:
     def __init__(self, new_epoll: Callable[[], Any]) -> None:
         self.hub = get_hub()
         self._followed: dict[int, _Followed] = {}
+        self._io: Any = None
         self._epoll = new_epoll()
         self.poll: Callable[[int, int], list[tuple[int, int]]] = self._epoll.poll
-        self._io: Any = self.hub.loop.io(self._epoll.fileno(), _READ, ref=False)
+        self._io = self.hub.loop.io(self._epoll.fileno(), _READ, ref=False)
         self._io.start(_on_ready, ref(self))
 
     def add(self, fd: int, entry: Entry, tell: WeakMethod[Tell]) -> None:
