@@ -34,9 +34,9 @@ from .drivers.base import Ghost, Idle, State
 from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
 
-# With `pre_ping`, a connection that was given back less than so many seconds ago has its socket looked at
-# instead, as in HikariCP (`aliveBypassWindowMs`). That misses only a link that was lost without a sign, and
-# within these seconds.
+# With `pre_ping`: a connection that was given back less than so many seconds ago is not pinged, its socket
+# is looked at; as in HikariCP (`aliveBypassWindowMs`). That misses only a link that was lost in these very
+# seconds, and without a sign.
 _SURE_FOR = 1.0
 
 CLEAN = State.CLEAN  # an enum's members are dear to look up
