@@ -28,6 +28,7 @@ class Entry:
         taken_at: when it was last lent.
         sure_for: for so many seconds after its return it need not be pinged.
         sure_until: until then an idle entry may be lent if its socket is quiet.
+        quiet_until: until then its socket was looked at a moment ago.
         is_suspect: something happened on its socket: ping before it is lent.
         watch: the hub's `core.watch.Watch`, if its socket is in that.
         fd: its number there.
@@ -52,6 +53,7 @@ class Entry:
         "opened_at",
         "owner",
         "poll",
+        "quiet_until",
         "resource",
         "socket",
         "socket_of",
@@ -73,6 +75,7 @@ class Entry:
         self.taken_at = 0.0
         self.sure_for = 0.0
         self.sure_until = 0.0
+        self.quiet_until = 0.0
         self.is_suspect = False
         self.watch: Any = None
         self.fd = -1

@@ -131,17 +131,20 @@ class ResourcePool:
             entry.state = IN_USE
             ledger.in_use = in_use = ledger.in_use + 1
             self.policy.took(now, in_use)
-            watch, events = entry.watch, None
+            watch, events, is_sure = entry.watch, None, False
             try:
-                is_sure = now < entry.sure_until and (
-                    is_quiet(entry)
-                    if watch is None
-                    else entry.socket_of(entry.resource) == entry.socket
-                    and not (events := watch.poll(0, FEW))
-                    and (now - entry.taken_at < MOMENT or not entry.poll(0))
-                )
+                if now < entry.sure_until:
+                    if watch is None:
+                        is_sure = is_quiet(entry)
+                    elif entry.socket_of(entry.resource) == entry.socket:
+                        events = watch.poll(0, FEW)
+                        if now < entry.quiet_until:
+                            is_sure = not events
+                        elif not (events or entry.poll(0)):
+                            entry.quiet_until = now + MOMENT
+                            is_sure = True
             except Exception:  # it has no socket any more
-                is_sure = False
+                pass
             entry.taken_at = now
             if not is_sure:
                 if events:

@@ -205,8 +205,9 @@ class Watch:
         if followed is None or followed.entry() is not entry:
             return
         del self._followed[entry.fd]
-        with contextlib.suppress(OSError):  # it was closed
-            self._epoll.unregister(entry.fd)
+        if unforked:  # else the epoll is the parent's, too
+            with contextlib.suppress(OSError):  # it was closed
+                self._epoll.unregister(entry.fd)
 
     def on_ready(self) -> None:
         """Something has hung up. Runs in the hub."""
@@ -216,18 +217,18 @@ class Watch:
         self.tell(self.poll(0, FEW))
 
     def tell(self, events: list[tuple[int, int]]) -> None:
-        """Tells the pools what `poll` has returned. Never switches."""
-        for fd, _ in events:
-            followed = self._followed.get(fd)
-            if followed is None:
-                continue
-            entry, tell = followed.entry(), followed.tell()
-            if entry is None or tell is None:
-                del self._followed[fd]
-            else:
-                tell(entry)
-        if len(events) == FEW:
-            self.tell(self.poll(0, FEW))
+        """Tells the pools what `poll` has returned, and what is left. Never switches."""
+        while events:
+            for fd, _ in events:
+                followed = self._followed.get(fd)
+                if followed is None:
+                    continue
+                entry, tell = followed.entry(), followed.tell()
+                if entry is None or tell is None:
+                    del self._followed[fd]
+                else:
+                    tell(entry)
+            events = self.poll(0, FEW)
 
     def end(self) -> None:
         """Lets go of the epoll, which may be the parent's: nothing in it is touched."""

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from gevent import monkey
 from geventpool import ConnectionPool
 from geventpool.core import watch
 from geventpool.core.threads import mailbox_here
-from geventpool.core.watch import FEW, Watch
+from geventpool.core.watch import FEW, MOMENT, Watch
 from geventpool.testing import settle
 
 if sys.platform != "linux":
@@ -102,10 +103,21 @@ def test_a_caller_is_lent_what_has_not_hung_up_though_the_hub_had_no_turn(
 
 def test_last_words_are_seen_before_the_hanging_up(pool: ConnectionPool) -> None:
     [connection] = lend(pool, 1)
-    pool.core.ledger.idle[0].taken_at -= 1  # it was looked at some time ago
     connection.server.send(b"\x17\0\0\0\xff")
     assert pool.connection().connection is not connection
     assert pool.stats().closed == {"dead": 1}
+
+
+def test_last_words_are_looked_for_again_however_short_the_loans_are(pool: ConnectionPool) -> None:
+    lend(pool, 1)
+    [entry] = pool.core.entries
+    looks = []
+    poll = entry.poll
+    entry.poll = lambda timeout: looks.append(timeout) or poll(timeout)
+    ends = time.monotonic() + 20 * MOMENT
+    while time.monotonic() < ends:
+        pool.connection().close()
+    assert 2 <= len(looks) <= 21
 
 
 def test_what_hangs_up_while_it_is_lent_is_closed_when_it_comes_back(pool: ConnectionPool) -> None:
