@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 _SECRET = r"(?i:password|passwd|pwd|secret|token)"
-# The password of a URL, as far as the last @ of the word; what a key of that name has, quoted or not.
-_IN_URL = re.compile(r"(://[^\s:@]*):\S*@")
-_IN_WHOLE_URL = re.compile(r"(://[^:@]*):.*@", re.DOTALL)
+# The password of a URL, as far as the last @; what a key of that name has, quoted or not. Whoever makes
+# the text may make it long: each word is looked at once, and not again from each of its letters.
+_WORD = re.compile(r"\S+")
+_IN_URL = re.compile(r"(://[^:@]*):.*@", re.DOTALL)
 _BY_KEY = re.compile(
-    rf"(\w*{_SECRET}\w*['\"]?\s*[=:]\s*)(?!None\b)"
+    rf"(?<!\w)(?=\w*?{_SECRET})(\w+['\"]?\s*[=:]\s*)(?!None\b)"
     r"(?:[bB]?'(?:[^'\\]|\\.)*'|[bB]?\"(?:[^\"\\]|\\.)*\"|[^\s,;&)}\]]+)"
 )
 _NAMES_A_SECRET = re.compile(_SECRET)
@@ -20,7 +21,12 @@ _NAMES_A_SECRET = re.compile(_SECRET)
 
 def without_passwords(text: str) -> str:
     """Text with `***` for the passwords in URLs, and for those of keys like `password=`."""
-    return _BY_KEY.sub(r"\1***", _IN_URL.sub(r"\1:***@", text))
+    return _BY_KEY.sub(r"\1***", _WORD.sub(lambda word: _without_password(word[0]), text))
+
+
+def _without_password(url: str) -> str:
+    head, at, tail = url.rpartition("@")
+    return _IN_URL.sub(r"\1:***@", head + at) + tail if at else url
 
 
 def printable(text: object) -> str:
@@ -37,7 +43,7 @@ def _shown(value: object) -> str:
         inside = ", ".join(map(_shown, value))
         return f"[{inside}]" if isinstance(value, list) else f"({inside})"
     if isinstance(value, str) and "://" in value:
-        value = _IN_WHOLE_URL.sub(r"\1:***@", value)
+        value = _without_password(value)
     if isinstance(value, str):
         value = without_passwords(value)  # before `repr` adds quotes and backslashes of its own
     try:

@@ -82,3 +82,11 @@ def test_an_error_reaches_another_process(kind: type[Exception]) -> None:
     if kind is ConfigError:
         again = pickle.loads(pickle.dumps(kind("max_size", 0, "give 1")))
         assert (again.argument, again.value, again.cure) == ("max_size", 0, "give 1")
+
+
+@pytest.mark.parametrize("part", ["a", "password", "://a:", "password=", "password ", "'", "@://"])
+def test_a_long_text_is_searched_for_passwords_in_no_time(part: str) -> None:
+    """From the square of its length on, each of these would take minutes."""
+    text = part * 100_000
+    assert len(without_passwords(text)) <= 3 * len(text)
+    assert "secret" not in without_passwords(f"{text} ://me:secret@here")
