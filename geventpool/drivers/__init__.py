@@ -117,11 +117,15 @@ def prepare(connection: object) -> Driver:
     Returns:
         What is known of it from now on.
     """
-    driver = driver_for(connection)
+    driver, kind = driver_for(connection), type(connection)
     if driver is _UNKNOWN:
-        _say(type(connection), "there is no driver for it")
+        _say(kind, "there is no driver for it")
     try:
         driver.adopt(connection)
+        if driver is _UNKNOWN and type(connection) is not kind:
+            by_class[type(connection)] = (
+                driver  # a class of its own now: nothing is to be seen through
+            )
     except Exception as error:
         innermost = type(_see(connection)[1])
         _distrusted.add(innermost)

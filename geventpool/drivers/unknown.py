@@ -20,6 +20,8 @@ from typing import Any
 from .base import Driver, State
 from .exchange import Exchange
 
+UNKNOWN = State.UNKNOWN  # an enum's members are dear to look up
+
 _watched_classes: dict[type, type] = {}
 
 
@@ -30,9 +32,9 @@ class Unknown(Driver):
         _watch(connection, Exchange())
 
     def state(self, connection: Any) -> State:
-        if _is_watched(connection) and connection._geventpool_exchange.is_open:
-            return State.BROKEN
-        return State.UNKNOWN
+        # As in `_is_watched` and `Exchange.is_open`, because it is asked at each return.
+        is_watched = getattr(type(connection), "_is_watched", False) is True
+        return State.BROKEN if is_watched and connection._geventpool_exchange.by else UNKNOWN
 
     def is_cut_by(self, connection: Any, error: BaseException) -> bool:
         return not isinstance(error, Exception) and not (

@@ -208,8 +208,9 @@ class Fairy(_ConnectionFairy):
     def _reset(
         self, pool: Pool, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
     ) -> None:
-        record, connection = self._connection_record, self.dbapi_connection
-        driver = drivers.driver_for(connection)
+        record: Any = self._connection_record
+        connection = self.dbapi_connection
+        driver = drivers.driver_for(connection) if record is None else record.driver
         open_state = driver.state(connection)
         if record is not None and open_state is State.BROKEN:
             pool.logger.info("Connection %s was abandoned in mid-query; closing it", connection)
