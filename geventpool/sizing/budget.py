@@ -9,33 +9,36 @@ from __future__ import annotations
 
 from typing import Final
 
-_ALLOWANCE: Final = 0.25
+ALLOWANCE: Final = 0.75
+"""Of C, for each new level. Less, and what has stopped is closed later; more does not help."""
 
 
 class Budget:
     """Seconds of cost that a policy may risk, and so the bound: for any load and at any time
 
-        cost ≤ 2 · optimum + C/4 for each level that was ever used.
+        cost ≤ 2 · optimum + 3·C/4 for each level that was ever used.
 
     Never switches.
 
     Args:
         breakeven: C.
+        allowance: what each new level adds, in units of C.
 
     Attributes:
         left: seconds that are not risked yet; never negative.
     """
 
-    __slots__ = ("_breakeven", "_closed", "left")
+    __slots__ = ("_allowance", "_breakeven", "_closed", "left")
 
-    def __init__(self, breakeven: float) -> None:
+    def __init__(self, breakeven: float, allowance: float = ALLOWANCE) -> None:
         self._breakeven = breakeven
+        self._allowance = allowance * breakeven
         self._closed: dict[int, float] = {}  # after how long each level was closed, C at most
         self.left = 0.0
 
     def add_level(self) -> None:
         """A level is used for the first time."""
-        self.left += _ALLOWANCE * self._breakeven
+        self.left += self._allowance
 
     def rose(self, level: int, gap: float) -> None:
         """A level is used again after a gap: the optimum has paid min(gap, C), and twice that counts."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from math import exp
 from typing import Final
 
-from .budget import Budget
+from .budget import ALLOWANCE, Budget
 from .demand import MOST, Demand, Estimator, clamp
 from .poisson import mean_gap
 from .policy import SizingPolicy, seconds
@@ -69,7 +69,9 @@ class Experience:
     __slots__ = ("_common", "_gaps", "_levels")
 
     def __init__(self) -> None:
-        self._levels: dict[int, list[float]] = {}  # decayed cost of a level's gaps with each timeout
+        self._levels: dict[
+            int, list[float]
+        ] = {}  # decayed cost of a level's gaps with each timeout
         self._common = list(_PRIOR)  # the same of all levels' gaps; the prior stands for the first
         self._gaps = _PRIOR_WEIGHT  # decayed number of these
 
@@ -125,7 +127,7 @@ class Adaptive(Estimator):
         "breakeven",
     )
 
-    def __init__(self, breakeven: float, half_life: float) -> None:
+    def __init__(self, breakeven: float, half_life: float, allowance: float = ALLOWANCE) -> None:
         super().__init__(half_life)
         self.breakeven = breakeven
         self._noticed = breakeven * _SHORTEST  # shorter gaps cost the same with every timeout
@@ -133,7 +135,7 @@ class Adaptive(Estimator):
         self._gaps = Experience()
         self._rests = Experience()  # of gaps in which all was silent
         self._ended = -math.inf  # when all was silent last
-        self._budget = Budget(breakeven)
+        self._budget = Budget(breakeven, allowance)
         self._asked_size = 0
         self._seen: tuple[float, int, float] | None = None  # the state that `_timeout` knows of
         self._timeout = 0.0
@@ -202,8 +204,10 @@ class Adaptive(Estimator):
         if size < 1:
             return math.inf
         due = idle_since + self._timeout
-        if size == self._asked_size and due > now and now - self._last < _PAUSE:
-            return due
+        if size == self._asked_size and now - self._last < _PAUSE:
+            soon = min(due, idle_since + self.breakeven)  # what is beyond has to be paid for anew
+            if soon > now:
+                return soon
         if size != self._asked_size or self._seen != self._state():
             self._budget.keep(size)
             size = min(size, 2 * MOST)
