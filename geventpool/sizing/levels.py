@@ -149,8 +149,7 @@ class Adaptive(Estimator):
 
     def requested(self, now: float) -> None:
         """Somebody asks for a connection."""
-        if now - self._last > self._noticed:
-            self._hear(now)
+        self._hear(now, now - self._last, self._rate)
         super().requested(now)
 
     def rose(self, now: float, in_use: int) -> None:
@@ -158,30 +157,31 @@ class Adaptive(Estimator):
         if now != self._last:
             self._advance(now)
         self._in_use = in_use = in_use if 0 <= in_use <= MOST else clamp(in_use)
-        if in_use not in self._down:
-            self._budget.add_level()
-        else:
+        if in_use in self._down:
             self._learn(now, in_use)
+        else:
+            self._budget.add_level()
 
     def took(self, now: float, in_use: int) -> None:
         """`requested` and `rose` in one."""
         elapsed = now - self._last  # as in `_advance`, for one frame less
+        self._last = now
+        rate = self._rate
         if elapsed > 0.0:
-            if elapsed > self._noticed:
-                self._hear(now)
             weight, held = exp(self._decay * elapsed), self._in_use
             self._mean = held + (self._mean - held) * weight
-            self._rate = self._rate * weight + self._kappa
+            self._rate = rate * weight + self._kappa
         else:
-            self._rate += self._kappa
-        self._last = now
+            self._rate = rate + self._kappa
         self._in_use = in_use = in_use if 0 <= in_use <= MOST else clamp(in_use)
         try:
             gap = now - self._down[in_use]
         except KeyError:  # a new level: an exception once, not a call each time
+            self._hear(now, elapsed, rate)
             self._budget.add_level()
             return
-        if gap > self._noticed:
+        if gap > self._noticed:  # as it is after any silence
+            self._hear(now, elapsed, rate)
             self._learn(now, in_use)
 
     def fell(self, now: float, in_use: int) -> None:
@@ -257,17 +257,17 @@ class Adaptive(Estimator):
 
     def _is_best(self, now: float, level: int, index: int) -> bool:
         """Is this timeout the best of those from it on, as things will be at `now` in silence?"""
-        if self._is_silent(now):
+        if self._is_silent(now - self._last, self._rate):
             return self._rests.least(level, index, _NOTHING) == index
         return self._gaps.least(level, index, self._expected(now, level)) == index
 
-    def _is_silent(self, now: float) -> bool:
+    def _is_silent(self, silence: float, rate: float) -> bool:
         """Silence is evidence: a rate of r has an empty span t by chance with e^(-r·t) only."""
-        silence = now - self._last
-        return silence > self._noticed and silence * self._rate > _SILENT
+        return silence > self._noticed and silence * rate > _SILENT
 
-    def _hear(self, now: float) -> None:
-        if self._is_silent(now):
+    def _hear(self, now: float, silence: float, rate: float) -> None:
+        """Somebody asks, after so long a silence; the rate is that of before."""
+        if self._is_silent(silence, rate):
             self._ended = now
 
     def _is_surplus(self, size: int, mean: float, rate: float) -> bool:
