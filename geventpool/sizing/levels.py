@@ -120,6 +120,7 @@ class Adaptive(Estimator):
         "_down",
         "_ended",
         "_gaps",
+        "_held",
         "_noticed",
         "_rests",
         "_seen",
@@ -137,6 +138,7 @@ class Adaptive(Estimator):
         self._ended = -math.inf  # when all was silent last
         self._budget = Budget(breakeven, allowance)
         self._asked_size = 0
+        self._held = 0  # in use when the size was last another
         self._seen: tuple[float, int, float] | None = None  # the state that `_timeout` knows of
         self._timeout = 0.0
 
@@ -208,6 +210,8 @@ class Adaptive(Estimator):
             soon = min(due, idle_since + self.breakeven)  # what is beyond has to be paid for anew
             if soon > now:
                 return soon
+        if size != self._asked_size:
+            self._held = self._in_use
         if size != self._asked_size or self._seen != self._state():
             self._budget.keep(size)
             size = min(size, 2 * MOST)
@@ -280,11 +284,12 @@ class Adaptive(Estimator):
     def _expected(self, now: float, level: int) -> list[float]:
         """What each timeout is expected to cost if requests come by a Poisson process.
 
-        While a load grows the mean lags; what is in use now is then the better guess.
+        While a load grows the mean lags; what is in use now, or was when the size changed, is then the
+        better guess.
         """
         mean, rate = self._at(now)
         gap = math.inf
-        mean = max(mean, self._in_use)
+        mean = max(mean, self._in_use, self._held)
         if level == 1 or rate * self.breakeven > 1.0:
             gap = mean_gap(level, mean, rate) / self.breakeven
         if gap > _NEVER:
