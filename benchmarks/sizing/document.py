@@ -13,7 +13,7 @@ from geventpool.simulator import Setting, make_trace, simulate
 from geventpool.simulator.plot import draw
 
 from ..result import markdown_table
-from .figures import RIVALS, sections
+from .figures import RIVALS, margin, sections
 from .study import (
     BEST,
     BREAKEVENS,
@@ -21,6 +21,7 @@ from .study import (
     NO_CAP,
     OTHERS,
     OURS,
+    PARETO_REQUESTS,
     REQUESTS,
     UNSEEN,
     Outcomes,
@@ -64,7 +65,7 @@ The same with 10 C of silence charged, and the worst single trace:
 
 `adaptive` never costs more than twice the optimum and an allowance for each level
 ([docs/sizing.md](../../docs/sizing.md#never-much-worse-than-twice-the-optimum)). C = 30 s, silence
-charged, the first unseen seed: mean over the families, and the worst trace, for some allowances, and for
+charged, the first unseen seed, {pareto_requests:,} requests of each trace at most: mean over the families, and the worst trace, for some allowances, and for
 plain time-outs.
 
 {pareto}
@@ -73,7 +74,7 @@ plain time-outs.
 
 ## By family, seeds that nothing was chosen on
 
-Bold: better than `adaptive` by more than 5 %. \\*: not comparable, because one request in a hundred waits
+Bold: better than `adaptive` by more than 5 % on the same seeds. \\*: not comparable, because one request in a hundred waits
 for more than 0.1 s; who lets others wait needs few connections, and can cost less than the optimum, which
 serves everybody at once.
 
@@ -92,6 +93,7 @@ def write(found: Study) -> None:
         many=len(UNSEEN),
         judged="\n\n".join(section.markdown() for section in sections(found)),
         requests=REQUESTS,
+        pareto_requests=PARETO_REQUESTS,
         unseen=summary(found.unseen, (*OURS, BEST, *OTHERS[:4])),
         silent=summary(found.silent, OURS, is_worst_told=True),
         pareto=markdown_table(
@@ -135,14 +137,13 @@ def by_family(outcomes: Outcomes, breakeven: float) -> str:
     shown = ("adaptive", *RIVALS, *OTHERS)
     rows = []
     for family in LOADS:
-        mine = ratio(outcomes, "adaptive", breakeven, family)
         cells = []
         for policy in shown:
             its = ratio(outcomes, policy, breakeven, family)
             cell = f"{its:.2f}"
             if not is_comparable(outcomes, policy, breakeven, family):
                 cell += "\\*"
-            elif mine > 1.05 * its:
+            elif margin(outcomes, policy, breakeven, family) > 1.05:
                 cell = f"**{cell}**"
             cells.append(cell)
         longest = max(it.max_wait for it in outcomes["adaptive", breakeven, family])

@@ -95,17 +95,17 @@ def _judged(outcomes: Outcomes, c: float, targets: tuple[float, float]) -> list[
 
 
 def _beside(unseen: Outcomes, rival: str, breakeven: float) -> Figure:
-    # On the seeds on which the rival was run.
-    margin, family = max(
-        (_margin(unseen, rival, breakeven, family), family)
+    most, family = max(
+        (margin(unseen, rival, breakeven, family), family)
         for family in LOADS
         if is_comparable(unseen, rival, breakeven, family)
     )
     name = f"`adaptive` / `{rival}`, C = {breakeven:g} s: {family}"
-    return Figure(name, margin, target=MARGINS[rival])
+    return Figure(name, most, target=MARGINS[rival])
 
 
-def _margin(unseen: Outcomes, rival: str, breakeven: float, family: str) -> float:
+def margin(unseen: Outcomes, rival: str, breakeven: float, family: str) -> float:
+    """Cost of `adaptive` beside that of another, on the seeds on which the other was run."""
     theirs = unseen[rival, breakeven, family]
     ours = unseen["adaptive", breakeven, family][: len(theirs)]
     return statistics.mean(it.ratio for it in ours) / statistics.mean(it.ratio for it in theirs)

@@ -30,10 +30,11 @@ OTHERS = ("idle:600", "saautopool", "hikaricp", "psycopg_pool", "djangoqueuepool
 CONNECT = 0.02
 NO_CAP = 2000  # nobody comes near it
 REQUESTS = 30_000  # of each trace, at most; more would take hours
+PARETO_REQUESTS = 5_000  # the same, where many policies run
 SILENCE = 10  # break-evens without a request, charged after the last return
 ALLOWANCES = (0.0, 0.25, 0.5, 0.75, 1.0)
 GRID_REQUESTS = 5_000
-BUSY_REQUESTS = 500_000
+BUSY_REQUESTS = 100_000
 
 Outcomes = dict[tuple[str, float, str], list[Outcome]]
 """By policy, break-even and family: one for each seed."""
@@ -67,7 +68,7 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
 
     Args:
         seeds: how many of each family.
-        is_full: with SAAutoPool's grid, and a million events; else a first look.
+        is_full: with SAAutoPool's grid, and many events; else a first look.
         rounds: of `speed`.
     """
     requests = BUSY_REQUESTS if is_full else BUSY_REQUESTS // 25
@@ -89,10 +90,10 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
     )
 
 
-def shortened(family: str, seed: int) -> Trace:
+def shortened(family: str, seed: int, requests: int = REQUESTS) -> Trace:
     """A trace of a family, and no more of it than can be simulated soon."""
     trace = make_trace(family, seed)
-    return Trace(trace.name, list(trace)[:REQUESTS]) if len(trace) > REQUESTS else trace
+    return Trace(trace.name, list(trace)[:requests]) if len(trace) > requests else trace
 
 
 def run(seeds: Iterable[int]) -> tuple[Outcomes, Outcomes]:
@@ -146,7 +147,7 @@ def pareto() -> dict[str, tuple[float, float]]:
     breakeven = 30.0
     ratios: dict[str, dict[str, float]] = {}
     for family in LOADS:
-        trace = shortened(family, UNSEEN[0])
+        trace = shortened(family, UNSEEN[0], PARETO_REQUESTS)
         setting = _setting(breakeven)
         for share in ALLOWANCES:
             replay = Replay(

@@ -217,8 +217,9 @@ def test_on_an_unseen_seed_the_cost_is_near_the_optimum(
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "scale"])
 def test_neither_a_plain_timeout_nor_a_size_chosen_in_hindsight_is_much_better(family: str) -> None:
     ours = outcome_of(family, "adaptive", 30).ratio
-    assert ours <= 1.05 * outcome_of(family, "idle:15", 30).ratio
-    if family != "ramp":  # which breaks off: who knew that it was the end saves some per cent
+    assert ours <= 1.03 * outcome_of(family, "idle:15", 30).ratio
+    # Who knew when a ramp breaks off, or a load comes at once, saves some per cent.
+    if family not in ("ramp", "short-ramp", "deploy"):
         assert ours <= 1.05 * outcome_of(family, "queuepool:best", 30).ratio
 
 
