@@ -65,8 +65,8 @@ The same with 10 C of silence charged, and the worst single trace:
 
 `adaptive` never costs more than twice the optimum and an allowance for each level
 ([docs/sizing.md](../../docs/sizing.md#never-much-worse-than-twice-the-optimum)). C = 30 s, silence
-charged, the first unseen seed, {pareto_requests:,} requests of each trace at most: mean over the families, and the worst trace, for some allowances, and for
-plain time-outs.
+charged, the first unseen seed, {pareto_requests:,} requests of each trace at most: mean over the
+families, and the worst trace, for some allowances, and for plain time-outs.
 
 {pareto}
 
@@ -74,9 +74,9 @@ plain time-outs.
 
 ## By family, seeds that nothing was chosen on
 
-Bold: better than `adaptive` by more than 5 % on the same seeds. \\*: not comparable, because one request in a hundred waits
-for more than 0.1 s; who lets others wait needs few connections, and can cost less than the optimum, which
-serves everybody at once.
+Bold: better than `adaptive` by more than 5 % on the same seeds. \\*: not comparable, because one
+request in a hundred waits for more than 0.1 s; who lets others wait needs few connections, and can cost
+less than the optimum, which serves everybody at once.
 
 {families}
 
