@@ -34,7 +34,7 @@ PARETO_REQUESTS = 5_000  # the same, where many policies run
 SILENCE = 10  # break-evens without a request, charged after the last return
 ALLOWANCES = (0.0, 0.25, 0.5, 0.75, 1.0)
 GRID_REQUESTS = 5_000
-BUSY_REQUESTS = 100_000
+BUSY_REQUESTS = 500_000
 
 Outcomes = dict[tuple[str, float, str], list[Outcome]]
 """By policy, break-even and family: one for each seed."""
@@ -68,7 +68,7 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
 
     Args:
         seeds: how many of each family.
-        is_full: with SAAutoPool's grid, and many events; else a first look.
+        is_full: with SAAutoPool's grid, and a million events; else a first look.
         rounds: of `speed`.
     """
     requests = BUSY_REQUESTS if is_full else BUSY_REQUESTS // 25
