@@ -8,24 +8,31 @@ import statistics
 import sys
 import time
 import tracemalloc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from geventpool.simulator import FAMILIES, Outcome, Setting, Trace, make_trace, optimum, simulate
 from geventpool.simulator.optimum import optimum_opens
+from geventpool.simulator.policies import outcome, runner
 from geventpool.simulator.replay import Replay
 from geventpool.sizing import adaptive
+from geventpool.sizing.levels import Adaptive
 
 from .loads import busy, grid, long_ramp
 
 LOADS: tuple[str, ...] = tuple(FAMILIES)
 BREAKEVENS = (5.0, 30.0, 120.0)
-TRAIN, UNSEEN = range(3), range(100, 103)  # the policy's constants were chosen on the first
-OURS = ("adaptive", "idle:C/2", "queuepool:best")
+UNSEEN = range(100, 102)  # the policy's constants were chosen on seeds 0 to 2
+OURS = ("adaptive", "idle:C/2", "idle:C")
+BEST = "queuepool:best"
 OTHERS = ("idle:600", "saautopool", "hikaricp", "psycopg_pool", "djangoqueuepool", "queuepool:5+10")
 CONNECT = 0.02
 NO_CAP = 2000  # nobody comes near it
+REQUESTS = 30_000  # of each trace, at most; more would take hours
+PARETO_REQUESTS = 5_000  # the same, where many policies run
+SILENCE = 10  # break-evens without a request, charged after the last return
+ALLOWANCES = (0.0, 0.25, 0.5, 0.75, 1.0)
 GRID_REQUESTS = 5_000
 BUSY_REQUESTS = 500_000
 
@@ -38,8 +45,9 @@ class Study:
     """Everything that was found.
 
     Attributes:
-        unseen: on seeds that nothing was chosen on.
-        train: on those that the policy's constants were chosen on.
+        unseen: on seeds that nothing was chosen on, charged to the last return.
+        silent: the same with silence charged, of our own pool.
+        pareto: mean and worst single trace at C = 30, by policy, with silence charged.
         longest_wait: of `adaptive`, in connects.
         opens: an hour, by load and break-even, and then by policy, the optimum among them.
         speed: whole simulation beside a bare loop over a heap; one for each round.
@@ -47,7 +55,8 @@ class Study:
     """
 
     unseen: Outcomes
-    train: Outcomes
+    silent: Outcomes
+    pareto: dict[str, tuple[float, float]]
     longest_wait: float
     opens: dict[tuple[str, float], dict[str, float]]
     speed: list[float]
@@ -63,7 +72,7 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
         rounds: of `speed`.
     """
     requests = BUSY_REQUESTS if is_full else BUSY_REQUESTS // 25
-    unseen = run(UNSEEN[:seeds], OURS, OTHERS)
+    unseen, silent = run(UNSEEN[:seeds])
     longest_wait = max(
         outcome.max_wait
         for family in LOADS
@@ -72,7 +81,8 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
     )
     return Study(
         unseen,
-        run(TRAIN, ("adaptive", "idle:C/2"), ()) if is_full else {},
+        silent,
+        pareto() if is_full else {},
         longest_wait / CONNECT,
         ramp_opens() | (grid_opens() if is_full else {}),
         speed(requests, rounds),
@@ -80,23 +90,84 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
     )
 
 
-def run(seeds: Iterable[int], ours: Sequence[str], others: Sequence[str]) -> Outcomes:
-    """Every family, seed and break-even."""
-    outcomes: Outcomes = {}
-    for family in LOADS:
-        for seed in seeds:
-            trace = make_trace(family, seed)
-            for policy in ours:
-                for breakeven in BREAKEVENS:
-                    outcome = simulate(trace, _named(policy, breakeven), _setting(breakeven))
-                    outcomes.setdefault((policy, breakeven, family), []).append(outcome)
-            for policy in others:  # which do not look at the break-even
-                outcome = simulate(trace, policy, _setting(BREAKEVENS[0]))
-                for breakeven in BREAKEVENS:
-                    priced = _priced(outcome, trace, breakeven)
-                    outcomes.setdefault((policy, breakeven, family), []).append(priced)
+def shortened(family: str, seed: int, requests: int = REQUESTS) -> Trace:
+    """A trace of a family, and no more of it than can be simulated soon."""
+    trace = make_trace(family, seed)
+    return Trace(trace.name, list(trace)[:requests]) if len(trace) > requests else trace
+
+
+def run(seeds: Iterable[int]) -> tuple[Outcomes, Outcomes]:
+    """Every family, seed and break-even; others than ours on the first seed.
+
+    Returns:
+        Charged to the last return, and with silence.
+    """
+    plain: Outcomes = {}
+    silent: Outcomes = {}
+    for seed in seeds:
+        for family in LOADS:
+            trace = shortened(family, seed)
+            for breakeven in BREAKEVENS:
+                for policy in OURS:
+                    key = policy, breakeven, family
+                    busy_part, whole = with_silence(trace, _named(policy, breakeven), breakeven)
+                    plain.setdefault(key, []).append(busy_part)
+                    silent.setdefault(key, []).append(whole)
+            if seed == UNSEEN[0]:
+                _run_others(plain, trace, family)
             print(trace.name, file=sys.stderr, flush=True)
-    return outcomes
+    return plain, silent
+
+
+def with_silence(trace: Trace, policy: str, breakeven: float) -> tuple[Outcome, Outcome]:
+    """One run of our pool: charged to the last return, and with silence after it."""
+    end = trace.last_return + SILENCE * breakeven
+    setting = dataclasses.replace(_setting(breakeven), horizon=end)
+    replay = runner(policy)(trace, setting, end, float)
+    assert isinstance(replay, Replay)
+    return (
+        outcome(trace, policy, setting, replay, replay.busy_idle_seconds),
+        outcome(trace, policy, setting, replay, replay.idle_seconds),
+    )
+
+
+def _run_others(plain: Outcomes, trace: Trace, family: str) -> None:
+    for breakeven in BREAKEVENS:
+        found = simulate(trace, BEST, _setting(breakeven))
+        plain.setdefault((BEST, breakeven, family), []).append(found)
+    for policy in OTHERS:  # which do not look at the break-even
+        found = simulate(trace, policy, _setting(BREAKEVENS[0]))
+        for breakeven in BREAKEVENS:
+            priced = _priced(found, trace, breakeven)
+            plain.setdefault((policy, breakeven, family), []).append(priced)
+
+
+def pareto() -> dict[str, tuple[float, float]]:
+    """What the allowance of the bound buys, beside plain time-outs: C = 30 s, silence charged."""
+    breakeven = 30.0
+    ratios: dict[str, dict[str, float]] = {}
+    for family in LOADS:
+        trace = shortened(family, UNSEEN[0], PARETO_REQUESTS)
+        setting = _setting(breakeven)
+        for share in ALLOWANCES:
+            replay = Replay(
+                trace,
+                Adaptive(breakeven, 60.0, share),
+                connect=CONNECT,
+                max_size=NO_CAP,
+                horizon=trace.last_return + SILENCE * breakeven,
+            )
+            replay.run()
+            name = f"adaptive, allowance {share:g} C"
+            its = outcome(trace, name, setting, replay, replay.idle_seconds).ratio
+            ratios.setdefault(name, {})[family] = its
+        for timeout in ("C/4", "C/2", "C"):
+            seconds = breakeven * {"C/4": 0.25, "C/2": 0.5, "C": 1.0}[timeout]
+            its = with_silence(trace, f"idle:{seconds:g}", breakeven)[1].ratio
+            ratios.setdefault(f"idle:{timeout}", {})[family] = its
+    return {
+        name: (statistics.mean(its.values()), max(its.values())) for name, its in ratios.items()
+    }
 
 
 def ratio(outcomes: Outcomes, policy: str, breakeven: float, family: str) -> float:

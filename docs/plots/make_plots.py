@@ -1,4 +1,4 @@
-"""Draws the plots of docs/sizing.md and prints its table of costs.
+"""Draws the plots of docs/sizing.md.
 
     python docs/plots/make_plots.py            (needs matplotlib and scipy; takes a minute)
 
@@ -7,12 +7,10 @@ Everything is seeded: the same source gives the same figures.
 
 from __future__ import annotations
 
-import bisect
 import math
 import random
-import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,10 +42,6 @@ class Replay:
     times: list[float] = field(default_factory=list)
     in_use: list[int] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
-
-    def cost(self, breakeven: float) -> float:
-        """Opens at `breakeven` seconds each, and the seconds of idling."""
-        return self.opened * breakeven + self.idle_seconds
 
 
 def events_of(trace: Trace) -> Events:
@@ -108,20 +102,6 @@ def replay(events: Events, policy: SizingPolicy, after: float = 0.0, min_idle: i
     return did
 
 
-def optimum(events: Events, breakeven: float) -> float:
-    """The cost of a pool that knows the future: per level min(gap, C), and C for its first use."""
-    fell_at: dict[int, float] = {}
-    in_use, cost = 0, 0.0
-    for now, is_rise in events:
-        if is_rise:
-            in_use += 1
-            cost += min(breakeven, now - fell_at.get(in_use, -math.inf))
-        else:
-            fell_at[in_use] = now
-            in_use -= 1
-    return cost
-
-
 def load(
     rng: random.Random, rate: Callable[[float], float], top: float, end: float, hold: float
 ) -> Trace:
@@ -131,96 +111,6 @@ def load(
         if rng.random() * top < rate(now):
             trace.append((now, rng.expovariate(1 / hold)))
     return trace
-
-
-def on_off(rng: random.Random) -> Trace:
-    """Bursts of exponential length, with exponential pauses."""
-    top, on, off = rng.choice([10, 30]), rng.choice([10, 40]), rng.choice([20, 100])
-    turns = [0.0]
-    while turns[-1] < 3600:
-        turns.append(turns[-1] + rng.expovariate(1 / (on if len(turns) % 2 else off)))
-    is_on = lambda t: bisect.bisect(turns, t) % 2  # noqa: E731
-    return load(rng, lambda t: top if is_on(t) else top / 20, top, 3600, rng.choice([0.2, 0.8]))
-
-
-def heavy_tailed(rng: random.Random) -> Trace:
-    """Steady arrivals, Pareto holds of up to 300 s."""
-    rate, shape = rng.choice([2, 8]), rng.choice([1.3, 1.7])
-    arrivals = load(rng, lambda t: rate, rate, 3600, 1.0)
-    return [(t, min(300.0, 0.1 * rng.paretovariate(shape))) for t, _ in arrivals]
-
-
-def cron(rng: random.Random) -> Trace:
-    """Many at once every so often."""
-    period, many = rng.choice([30, 60, 300]), rng.choice([10, 30])
-    starts = [period * i for i in range(7200 // period) for _ in range(many)]
-    return [(start + 0.2 * rng.random(), rng.expovariate(2)) for start in starts]
-
-
-def batches(rng: random.Random) -> Trace:
-    """Batches of random size at random times."""
-    pause, many, now, trace = rng.choice([2, 10, 50]), rng.choice([5, 20]), 0.0, []
-    while now < 3600:
-        size = 1 + int(rng.expovariate(1 / many))
-        trace += [(now, rng.expovariate(2.5)) for _ in range(size)]
-        now += rng.expovariate(1 / pause)
-    return trace
-
-
-def steady(rng: random.Random) -> Trace:
-    """A rate that does not change."""
-    rate = rng.choice([2, 10, 40])
-    return load(rng, lambda t: rate, rate, 1800, rng.choice([0.05, 0.3, 1.0]))
-
-
-def near_idle(rng: random.Random) -> Trace:
-    """A request now and then."""
-    rate = 1 / rng.choice([10, 40, 120])
-    return load(rng, lambda t: rate, rate, 40_000, 0.1)
-
-
-def flash_crowd(rng: random.Random) -> Trace:
-    """Half a minute of fifty to a hundred times the usual, twice."""
-    base, peak = rng.choice([1, 3]), rng.choice([50, 100])
-    return load(rng, lambda t: peak if 900 < t % 1800 < 930 else base, peak, 3600, 0.3)
-
-
-def ramp(rng: random.Random) -> Trace:
-    """From nothing to a hundred or two hundred in use within five minutes."""
-    top = rng.choice([100, 200])
-    return load(rng, lambda t: top * t / 300, top, 300, 1.0)
-
-
-FAMILIES = (steady, on_off, flash_crowd, cron, heavy_tailed, near_idle, ramp, batches)
-
-
-def costs(seeds: Iterable[int], after: float) -> None:
-    """Prints each policy's mean cost as a multiple of the optimum, as a table."""
-    policies: dict[str, Callable[[float], SizingPolicy]] = {
-        "`adaptive(C)`": lambda c: adaptive(breakeven=c),
-        "idle timeout C/2": lambda c: fixed(0, EVER, c / 2),
-        "idle timeout C": lambda c: fixed(0, EVER, c),
-        "`poisson(C)`": lambda c: poisson(open_interval=c),
-        "idle timeout 600 s": lambda c: fixed(0, EVER, 600.0),
-    }
-    loads = [
-        (family.__name__, events_of(family(random.Random(f"{family.__name__} {seed}"))))
-        for seed in seeds
-        for family in FAMILIES
-    ]
-    print(f"\n{len(loads)} traces; {after:g} s of silence after each; mean / worst family\n")
-    print("| policy | C = 5 s | C = 30 s | C = 120 s |\n|---|---|---|---|")
-    for name, make in policies.items():
-        cells = []
-        for breakeven in (5.0, 30.0, 120.0):
-            ratios: dict[str, list[float]] = {}
-            for family, events in loads:
-                did = replay(events, make(breakeven), after)
-                ratio = did.cost(breakeven) / optimum(events, breakeven)
-                ratios.setdefault(family, []).append(ratio)
-            means = [statistics.mean(values) for values in ratios.values()]
-            cells.append(f"{statistics.mean(means):.2f} / {max(means):.2f}")
-        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def save(name: str) -> None:
@@ -342,13 +232,11 @@ def plot_burst() -> None:
 
 
 def main() -> None:
-    """Draws and prints everything."""
+    """Draws everything."""
     plot_levels()
     plot_silence()
     plot_timeouts()
     plot_burst()
-    costs(range(6), after=0.0)
-    costs(range(6), after=3600.0)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 from rich import box
@@ -34,7 +36,9 @@ from .trace import Trace, read_traces
 @click.option("--connect", default=0.02, show_default=True, help="Seconds that a connect takes.")
 @click.option("--max", "max_size", default=100, show_default=True, help="Most connections at once.")
 @click.option("--min-idle", default=0, show_default=True, help="Of our pool: never closes below.")
-@click.option("--horizon", type=float, help="Charge idling until then.  [default: the last return]")
+@click.option(
+    "--horizon", type=float, help="Charge idling until then, or the last return if later."
+)
 @click.option(
     "--json", "json_file", metavar="FILE", help="Write the figures; - for standard output."
 )
@@ -70,13 +74,18 @@ def simulate(
     _see_that_it_can_be_written(json_file)
     draw = _drawer(plot_file)
     console = _console(is_stderr=json_file == "-")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for trace in read_traces(source):
+        if horizon is not None and horizon < trace.last_return:
+            last = f"{trace.last_return:.6g} s"
+            console.print(f"--horizon is before the last return: charged up to that, {last}")
         outcomes = _simulate_all(trace, names, setting)
         console.print(_table(trace, outcomes, setting))
         rows += [outcome.as_dict() for outcome in outcomes]
         draw(trace, outcomes, not Path(source).is_dir())
     if json_file is not None:
+        if Path(source).is_dir():
+            rows += means(rows)
         with _writing("json", json_file) as file:
             json.dump(rows, file, indent=1)
             file.write("\n")
@@ -91,6 +100,29 @@ def trace(family: str, seed: int, out: str) -> None:
     made = make_trace(family, seed)
     with _writing("out", out) as file:
         made.write(file)
+
+
+def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The mean ratio of each family and policy, and of all families.
+
+    A trace's family is its name without the numbers at its end: `ramp-1` and `ramp-2` are of one, and
+    so are the files of a pool that was recorded in some processes.
+    """
+    ratios: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        family = re.sub(r"(?<=.)([-_.]\d+)+$", "", row["trace"])
+        ratios.setdefault(row["policy"], {}).setdefault(family, []).append(row["ratio"])
+    found = []
+    for policy, families in ratios.items():
+        each = {family: statistics.mean(its) for family, its in families.items()}
+        found += [
+            {"family": family, "policy": policy, "traces": len(families[family]), "ratio": ratio}
+            for family, ratio in each.items()
+        ]
+        many = sum(map(len, families.values()))
+        whole = statistics.mean(each.values())
+        found.append({"family": "*", "policy": policy, "traces": many, "ratio": whole})
+    return found
 
 
 def _console(is_stderr: bool) -> Console:

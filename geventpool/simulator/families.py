@@ -154,6 +154,72 @@ def _scale(chance: random.Random) -> Requests:
         yield now, chance.expovariate(1 / hold)
 
 
+def _short_ramp(chance: random.Random) -> Requests:
+    """From nothing to 20-500 in use within ten seconds to five minutes, and then nothing."""
+    top, length = chance.choice([20, 60, 150, 500]), chance.choice([10, 30, 60, 300])
+    hold = 4.0 if top * length > 40_000 else chance.choice([0.5, 1.0])
+    rate = top / hold
+    for now in poisson_arrivals(chance, lambda t: rate * t / length, rate, length):
+        yield now, chance.expovariate(1 / hold)
+
+
+def _sawtooth(chance: random.Random) -> Requests:
+    """Climbs for some minutes and falls to nearly nothing, again and again."""
+    top, period, hold = chance.choice([10, 40]), chance.choice([60, 240]), chance.choice([0.3, 1])
+
+    def rate(t: float) -> float:
+        return top * (0.02 + 0.98 * (t % period) / period)
+
+    for now in poisson_arrivals(chance, rate, top, 3600):
+        yield now, chance.expovariate(1 / hold)
+
+
+def _two_speed_day(chance: random.Random) -> Requests:
+    """A day, scaled to two hours, with ups and downs of some minutes on top."""
+    top, day, hold = chance.choice([5, 15]), 7200.0, chance.choice([0.2, 0.8])
+    fast = chance.choice([40.0, 180.0, 600.0])
+
+    def rate(t: float) -> float:
+        slow = math.sin(math.pi * t / day) ** 2
+        return top * slow * (0.55 + 0.45 * math.sin(2 * math.pi * t / fast))
+
+    for now in poisson_arrivals(chance, rate, top, day):
+        yield now, chance.expovariate(1 / hold)
+
+
+def _deploy(chance: random.Random) -> Requests:
+    """A steady load that is held up for some seconds by each deployment, and then comes at once."""
+    rate, hold = chance.choice([5, 20]), chance.choice([0.3, 1.0])
+    every, stop = chance.choice([300, 900]), chance.choice([5, 15, 40])
+    for now in poisson_arrivals(chance, lambda t: rate, rate, 2700):
+        until = now - now % every + stop
+        yield max(now, until + 0.2 * chance.random()), chance.expovariate(1 / hold)
+
+
+def _lunch_break(chance: random.Random) -> Requests:
+    """Steady, twenty minutes of nothing, steady."""
+    rate, hold = chance.choice([2, 8, 30]), chance.choice([0.1, 0.5, 2.0])
+
+    def current(t: float) -> float:
+        return 0.0 if 1200 <= t < 2400 else rate
+
+    for now in poisson_arrivals(chance, current, rate, 3600):
+        yield now, chance.expovariate(1 / hold)
+
+
+def _week(chance: random.Random) -> Requests:
+    """Five working days with nights, and a quiet week-end; a day is scaled to twenty minutes."""
+    top, day, hold = chance.choice([4, 12]), 1200.0, chance.choice([0.2, 0.8])
+    night = chance.choice([0.0, 0.01])
+
+    def rate(t: float) -> float:
+        work = max(0.0, math.sin(2 * math.pi * (t % day) / day - math.pi / 2))
+        return top * (night + (1 - night) * work * (1.0 if t < 5 * day else 0.15))
+
+    for now in poisson_arrivals(chance, rate, top, 7 * day):
+        yield now, chance.expovariate(1 / hold)
+
+
 FAMILIES: Final[Mapping[str, Family]] = {
     "steady": _steady,
     "diurnal": _diurnal,
@@ -167,5 +233,11 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "batches": _batches,
     "stop": _stop,
     "scale": _scale,
+    "short-ramp": _short_ramp,
+    "sawtooth": _sawtooth,
+    "two-speed-day": _two_speed_day,
+    "deploy": _deploy,
+    "lunch-break": _lunch_break,
+    "week": _week,
 }
 """By name; the first line of each one's docstring says what it is."""

@@ -45,7 +45,7 @@ class Setting:
         connect: what opening a connection takes.
         max_size: most connections at once.
         min_idle: our pool never closes idle connections while it is no larger.
-        horizon: until when idling is charged; `None`: until the last return.
+        horizon: until when idling is charged; `None`, or before the last return: until that.
 
     Raises:
         ConfigError: naming the argument.
@@ -62,21 +62,14 @@ class Setting:
             value = getattr(self, name)
             if not least <= value <= 1e6:
                 raise ConfigError(name, value, f"give seconds from {least:g} to 1e6")
+        if self.horizon is not None and not -math.inf < self.horizon < math.inf:
+            raise ConfigError("horizon", self.horizon, "give a time, as in the trace's column t")
         PoolConfig(max_size=self.max_size, min_idle=self.min_idle)
 
     def end_of(self, trace: Trace) -> float:
-        """Until when idling is charged on a trace.
-
-        Raises:
-            ConfigError: the horizon lies before the trace's last return.
-        """
+        """Until when idling is charged on a trace: never before its last return."""
         end = trace.last_return
-        if self.horizon is None:
-            return end
-        if not end <= self.horizon < math.inf:
-            cure = f"give a time not before the last return of {trace.name}, at {end:.6g} s"
-            raise ConfigError("horizon", self.horizon, cure)
-        return self.horizon
+        return end if self.horizon is None else max(end, self.horizon)
 
 
 class Run(Protocol):
@@ -108,16 +101,20 @@ def simulate(
         ConfigError: there is no such policy, or the setting does not fit the trace.
     """
     setting = setting or Setting()
-    end = setting.end_of(trace)
-    run = runner(policy)(trace, setting, end, progress)
+    run = runner(policy)(trace, setting, setting.end_of(trace), progress)
+    return outcome(trace, policy, setting, run, run.idle_seconds)
+
+
+def outcome(trace: Trace, policy: str, setting: Setting, run: Run, idle_seconds: float) -> Outcome:
+    """The figures of a run that has been made, with so many seconds of idling."""
     least = optimum(trace, setting.breakeven)
-    cost = run.opens * setting.breakeven + run.idle_seconds
+    cost = run.opens * setting.breakeven + idle_seconds
     p50, p99, longest = run.waits.quantiles(len(trace))
     return Outcome(
         trace=trace.name,
         policy=policy,
         opens=run.opens,
-        idle_seconds=run.idle_seconds,
+        idle_seconds=idle_seconds,
         waited=len(run.waits.seconds),
         p50=p50,
         p99=p99,

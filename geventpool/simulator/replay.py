@@ -104,6 +104,7 @@ class Replay:
         pool: the pool, as it is after the run.
         opens: connections opened.
         idle_seconds: integral of the idle connections over time.
+        busy_idle_seconds: of these, until the last return.
         peak: most connections at once, in any state.
         waits: of the requests that were not served at once.
         timeline: for plots.
@@ -140,7 +141,7 @@ class Replay:
         self.waits = Waits()
         self.timeline = Timeline(trace.start, self._horizon)
         self.opens = 0
-        self.idle_seconds = 0.0
+        self.idle_seconds = self.busy_idle_seconds = 0.0
         self.peak = 0
         self._returns: list[tuple[float, int, Entry]] = []
         self._served = 0  # orders returns of the same time
@@ -180,6 +181,7 @@ class Replay:
                 clock.ring()
             elif now == back:
                 self._give_back(now)
+                self.busy_idle_seconds = idle_seconds
             else:
                 self._ask(now, holds[place])
                 place += 1

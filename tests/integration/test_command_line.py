@@ -68,10 +68,30 @@ def test_a_trace_goes_through_pipes() -> None:
 
 def test_a_directory_is_replayed_file_by_file(tmp_path: Path) -> None:
     for seed in (1, 2):
-        with (tmp_path / f"{seed}.csv").open("w") as file:
+        with (tmp_path / f"near-idle-{seed}.csv").open("w") as file:
             make_trace("near-idle", seed).write(file)
+    with (tmp_path / "cron-7-1.csv").open("w") as file:
+        make_trace("cron", 1).write(file)
     done = geventpool("simulate", str(tmp_path), "--policy", "idle:5", "--json", "-")
-    assert [row["trace"] for row in json.loads(done.stdout)] == ["1", "2"]
+    told = json.loads(done.stdout)
+    rows, means = told[:3], told[3:]
+    assert [row["trace"] for row in rows] == ["cron-7-1", "near-idle-1", "near-idle-2"]
+    assert [(row["family"], row["traces"]) for row in means] == [
+        ("cron", 1),
+        ("near-idle", 2),
+        ("*", 3),
+    ]
+    near_idle = (rows[1]["ratio"] + rows[2]["ratio"]) / 2
+    assert means[1]["ratio"] == pytest.approx(near_idle)
+    assert means[2]["ratio"] == pytest.approx((rows[0]["ratio"] + near_idle) / 2)
+
+
+def test_a_horizon_before_the_last_return_is_told_of(tmp_path: Path) -> None:
+    trace = tmp_path / "a.csv"
+    trace.write_text("t,hold\n0,1\n50,1\n")
+    done = geventpool("simulate", str(trace), "--policy", "idle:99", "--horizon", "20")
+    assert b"before the last return: charged up to that, 51 s" in done.stdout
+    assert b"before the last return" not in geventpool("simulate", str(trace)).stdout
 
 
 @pytest.mark.parametrize(
@@ -104,7 +124,7 @@ def test_a_program_on_a_real_server_is_recorded_and_simulated(mariadb: Any, tmp_
     traces = tmp_path / "traces"
     geventpool("record", str(traces), str(program), mariadb.url("pymysql"))
     done = geventpool("simulate", str(traces), "--policy", "adaptive", "--json", "-")
-    rows = json.loads(done.stdout)
+    rows = [row for row in json.loads(done.stdout) if "trace" in row]
     assert len(rows) == len(list(traces.iterdir())) == 2
     assert {row["trace"].partition("-")[0] for row in rows} == {"mysql", "QueuePool"}
     assert sum(len(file.read_text().splitlines()) - 1 for file in traces.iterdir()) == 200

@@ -85,6 +85,20 @@ def test_idling_is_charged_until_the_horizon() -> None:
     assert simulate(trace, "queuepool:5", later).idle_seconds == 30.0
 
 
+def test_a_horizon_before_the_last_return_charges_until_that() -> None:
+    trace = Trace("two", [(0.0, 1.0), (50.0, 1.0)])
+    early = simulate(trace, "idle:100", Setting(connect=0, horizon=20.0))
+    assert early == simulate(trace, "idle:100", Setting(connect=0))
+    assert early.idle_seconds == 49.0
+
+
+def test_what_idled_until_the_last_return_is_told_apart_from_silence() -> None:
+    trace = Trace("two", [(0.0, 1.0), (50.0, 1.0)])
+    replay = Replay(trace, fixed(0, 10, 100.0), connect=0, max_size=10, horizon=81.0)
+    replay.run()
+    assert (replay.busy_idle_seconds, replay.idle_seconds) == (49.0, 79.0)
+
+
 def test_a_return_comes_before_a_request_of_the_same_instant() -> None:
     trace = Trace("chain", [(float(second), 1.0) for second in range(10)])
     for policy in ("adaptive", "queuepool:1", "saautopool", "psycopg_pool:1"):
@@ -175,8 +189,8 @@ def test_a_policy_that_cannot_be_used_is_refused(policy: str, hint: str) -> None
         ({"connect": math.nan}, "connect"),
         ({"max_size": 0}, "max_size"),
         ({"min_idle": 200}, "min_idle"),
-        ({"horizon": 0.5}, "horizon"),
         ({"horizon": math.inf}, "horizon"),
+        ({"horizon": math.nan}, "horizon"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused(setting: dict[str, float], name: str) -> None:
@@ -190,7 +204,7 @@ def outcome_of(family: str, policy: str, breakeven: float) -> Outcome:
     return simulate(make_trace(family, 11), policy, setting)
 
 
-@pytest.mark.parametrize(("breakeven", "mean", "worst"), [(5, 1.27, 1.6), (30, 1.22, 1.5)])
+@pytest.mark.parametrize(("breakeven", "mean", "worst"), [(5, 1.24, 1.5), (30, 1.2, 1.5)])
 def test_on_an_unseen_seed_the_cost_is_near_the_optimum(
     breakeven: float, mean: float, worst: float
 ) -> None:
@@ -203,8 +217,9 @@ def test_on_an_unseen_seed_the_cost_is_near_the_optimum(
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "scale"])
 def test_neither_a_plain_timeout_nor_a_size_chosen_in_hindsight_is_much_better(family: str) -> None:
     ours = outcome_of(family, "adaptive", 30).ratio
-    assert ours <= 1.05 * outcome_of(family, "idle:15", 30).ratio
-    if family != "ramp":  # which breaks off: who knew that it was the end saves some per cent
+    assert ours <= 1.03 * outcome_of(family, "idle:15", 30).ratio
+    # Who knew when a ramp breaks off, or a load comes at once, saves some per cent.
+    if family not in ("ramp", "short-ramp", "deploy"):
         assert ours <= 1.05 * outcome_of(family, "queuepool:best", 30).ratio
 
 

@@ -289,13 +289,46 @@ def test_a_level_without_experience_is_kept_for_the_breakeven_at_most() -> None:
         policy.took(now, 1)
         policy.fell(now, 0)
         now += gap
+    policy.took(now, 1)
+    policy.fell(now, 0)
+    assert policy.closes_at(now, 1, now) == now + 60.0
     for level in (2, 3, 4):
         for in_use in range(1, level + 1):
             policy.took(now, in_use)
         for in_use in reversed(range(level)):
             policy.fell(now, in_use)
         assert policy.closes_at(now, level, now) - now <= 30.0
-    assert policy.closes_at(now, 1, now) == now + 60.0
+
+
+def test_what_stops_at_once_is_let_go_after_a_quarter_of_the_breakeven() -> None:
+    policy = adaptive(breakeven=30.0)
+    now, top = 0.0, 60
+    for step in range(600):  # a ramp in a minute, in which each level dips for seconds
+        now = 0.1 * step
+        for in_use in range(1, top * step // 600 + 1):
+            policy.took(now, in_use)
+        for in_use in reversed(range(top * step // 600)):
+            policy.fell(now + 0.05, in_use)
+    stopped = now + 0.05
+    times = drops(policy, stopped, top - 1)
+    assert len(times) == top - 1
+    assert times[-1] <= stopped + 7.5
+
+
+def test_traffic_that_goes_on_is_no_silence() -> None:
+    policy = adaptive(breakeven=30.0)
+    end = 0.0
+    for burst in range(40):  # five are in use every ten seconds, two all the time
+        for tick in range(200):
+            end = 10.0 * burst + tick * 0.05
+            many = 5 if tick < 2 else 2
+            for in_use in range(1, many + 1):
+                policy.took(end, in_use)
+            for in_use in reversed(range(many)):
+                policy.fell(end + 0.04, in_use)
+    fell_at = 10.0 * 39 + 0.09
+    assert policy.closes_at(end + 0.04, 5, fell_at) > end + 0.04
+    assert policy.closes_at(end + 0.04, 5, fell_at) < end + 15.0
 
 
 def test_a_level_that_is_needed_every_twenty_seconds_learns_to_stay() -> None:
@@ -360,7 +393,7 @@ def test_the_adaptive_level_is_what_a_lifo_pool_would_hold() -> None:
 def test_memory_is_kept_only_for_levels_with_a_gap_worth_noting() -> None:
     policy = adaptive(breakeven=30.0)
     steady(policy, 60.0, 0.05, 20)
-    assert policy._losses == {}  # type: ignore[attr-defined]
+    assert len(policy._gaps) == len(policy._rests) == 0  # type: ignore[attr-defined]
     assert len(policy._down) == 20  # type: ignore[attr-defined]
 
 
