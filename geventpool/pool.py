@@ -297,7 +297,9 @@ class ConnectionHandlers:
     def _socket_of(self, connection: Any, prefix: str) -> Callable[[Any], object] | None:
         driver = drivers.driver_for(connection)
         if driver.socket is not None:
-            return getter(prefix + driver.socket)
+            with contextlib.suppress(AttributeError):  # where nothing is patched, it is no gevent's
+                getter(driver.socket)(connection)
+                return getter(prefix + driver.socket)
         return None if driver.fileno(connection) is None else self.fileno
 
     def on_reconnect(self, connection: Any, tell: Callable[[], object]) -> None:
