@@ -107,8 +107,8 @@ class PoolConfig:
         timeout: longest time that a caller waits for a connection, connecting included; `None`: for
             ever; 0 or less: take what is idle or fail.
         recycle: a connection older than this is replaced before its next use; -1 or less: never.
-        pre_ping: never lend an idle connection that may be dead. Costs a round trip only where the
-            socket cannot be watched.
+        pre_ping: a connection that was idle for more than a second is pinged before it is lent; one
+            that has no socket to look at, always. What has hung up is never lent in any case.
         ping_after: a connection idle for longer is pinged before it is lent, because a network
             device that forgot it leaves no sign on the socket.
         use_lifo: lend the connection that was returned last, so that surplus ones age and go.
