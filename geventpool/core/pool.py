@@ -36,7 +36,7 @@ from .soundness import begin_to_watch, has_died_lent, lend_sound, settle_sure_fo
 from .stacks import capture
 from .stats import Counters, PoolStats, snapshot
 from .waiter import Clock, HubClock
-from .watch import FEW, MOMENT, Tell, is_dead, is_quiet, leave
+from .watch import Tell, is_dead, is_quiet, leave
 
 log = logging.getLogger("geventpool")
 
@@ -126,29 +126,13 @@ class ResourcePool:
                 shrinking.wake(self)
             self.policy.requested(now)
             entry = wait(self, math.inf if timeout is None else now + timeout, now)
-        else:  # as in `Ledger.take` and `is_quiet`, for fewer frames
+        else:  # as in `Ledger.take`, for one frame less
             entry = ledger.idle.pop() if ledger.lifo else ledger.idle.popleft()
             entry.state = IN_USE
             ledger.in_use = in_use = ledger.in_use + 1
-            self.policy.took(now, in_use)
-            watch, events, is_sure = entry.watch, None, False
-            try:
-                if now < entry.sure_until:
-                    if watch is None:
-                        is_sure = is_quiet(entry)
-                    elif entry.socket_of(entry.resource) == entry.socket:
-                        events = watch.poll(0, FEW)
-                        if now < entry.quiet_until:
-                            is_sure = not events
-                        elif not (events or entry.poll(0)):
-                            entry.quiet_until = now + MOMENT
-                            is_sure = True
-            except Exception:  # it has no socket any more
-                pass
             entry.taken_at = now
-            if not is_sure:
-                if events:
-                    watch.tell(events)
+            self.policy.took(now, in_use)
+            if now >= entry.sure_until or not (entry.poll is None or is_quiet(entry, now)):
                 entry = lend_sound(self, entry, now, timeout)
         self.counters.checkouts += 1
         entry.owner = owner = getcurrent()  # as in `Holders.own`

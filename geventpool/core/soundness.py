@@ -39,14 +39,21 @@ def has_died_lent(pool: ResourcePool, entry: Entry) -> bool:
 
 
 def wait(pool: ResourcePool, deadline: float, now: float) -> Entry:
-    """Waits in line for an entry. What has hung up before it changed hands goes to nobody."""
+    """Waits in line for an entry. What has hung up before it changed hands goes to nobody.
+
+    But a second new one does: what becomes of all that are opened is for the caller to see.
+    """
+    had_new_one = False
     while True:
         entry = pool.line.wait(deadline, now)
-        is_new = entry.taken_at == entry.opened_at  # what it is worth, its caller sees
-        if is_new or is_quiet(entry) or not is_dead(entry, pool.handlers):
-            return entry
-        pool.discard(entry, "dead")
         now = pool.clock.now()
+        is_new = entry.taken_at == entry.opened_at
+        if entry.poll is None or (is_new and had_new_one) or is_quiet(entry, now):
+            return entry
+        if not is_dead(entry, pool.handlers):
+            return entry
+        had_new_one |= is_new
+        pool.discard(entry, "dead")
 
 
 def lend_sound(pool: ResourcePool, taken: Entry, now: float, timeout: float | None) -> Entry:

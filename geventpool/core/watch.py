@@ -129,11 +129,30 @@ def leave(entry: Entry) -> None:
     if entry.watch is not None:
         entry.watch.remove(entry)
     entry.watch, entry.poll, entry.socket_of, entry.socket = None, None, None, None
+    entry.quiet_until = 0.0
 
 
-def is_quiet(entry: Entry) -> bool:
-    """Has its socket nothing to tell, as far as can be known without asking the driver? Never switches."""
-    return entry.poll is None or (has_same_socket(entry) and not entry.poll(0))
+def is_quiet(entry: Entry, now: float) -> bool:
+    """May a lent entry, which has a socket, be used without a second look? Never switches.
+
+    Looks what has hung up in the hub's epoll, and tells of it. That a server speaks before it hangs up,
+    as PostgreSQL does some milliseconds before, is seen by a look at the socket itself.
+    """
+    watch = entry.watch
+    try:
+        if watch is not None:
+            events = watch.poll(0, FEW)
+            if events:
+                watch.tell(events)  # perhaps of this one
+        # As in `has_same_socket`, for one frame less.
+        if entry.is_suspect or entry.socket_of(entry.resource) != entry.socket:
+            return False
+    except Exception:  # it has none any more
+        return False
+    if watch is not None and now < entry.quiet_until:
+        return True
+    entry.quiet_until = now + MOMENT
+    return not entry.poll(0)
 
 
 def has_same_socket(entry: Entry) -> bool:

@@ -39,7 +39,7 @@ def make_databases(
     made: dict[str, Any] = {}
 
     def url_of(driver: str) -> str:
-        kind = "mariadb" if driver == "pymysql" else "postgresql"
+        kind = "mariadb" if driver in ("pymysql", "mysqldb") else "postgresql"
         server = request.getfixturevalue(kind)
         if kind not in made:
             with _administer(server, kind) as administrator:
