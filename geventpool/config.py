@@ -104,10 +104,10 @@ class PoolConfig:
         timeout: longest time that a caller waits for a connection, connecting included; `None`: for
             ever; 0: take what is idle or fail.
         recycle: a connection older than this is replaced before its next use; -1: never.
-        pre_ping: never lend an idle connection that may be dead. Costs a round trip only where the
-            socket cannot be watched.
+        pre_ping: a connection that was idle for more than a second is pinged before it is lent; of a
+            fresher one, as without this, the socket is looked at; where there is none, it is pinged.
         ping_after: a connection idle for longer is pinged before it is lent, because a network
-            device that forgot it leaves no sign on the socket.
+            device that forgot it leaves no sign on the socket; 0: at each checkout.
         use_lifo: lend the connection that was returned last, so that surplus ones age and go.
         cleaner: close idle connections by a hub timer; else `acquire` and `release` do it.
         sizing: `"adaptive"`, `"poisson"`, `"fixed"` or a policy made by `geventpool.sizing`.
