@@ -45,8 +45,8 @@ def _compare(scale: Scale, place: str, url: str) -> Section:
         engine.dispose()
     return Section(
         f"One checkout with pre-ping, {place}",
-        "Elapsed time. GeventPool looks at the socket at each checkout and asks the server only if it "
-        f"cannot tell from that; here it asked {pings} times.",
+        "Elapsed time. GeventPool looks at the socket at each checkout and asks the server only about "
+        f"what was idle for more than a second; here it asked {pings} times.",
         [ratio(times, OURS, THEIRS, 0.05, 0.02)],
     )
 

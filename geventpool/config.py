@@ -105,12 +105,12 @@ class PoolConfig:
         min_idle: idle connections are never closed while the pool is no larger than this;
             `warm_up()` opens this many ahead.
         timeout: longest time that a caller waits for a connection, connecting included; `None`: for
-            ever; 0 or less: take what is idle or fail.
-        recycle: a connection older than this is replaced before its next use; -1 or less: never.
-        pre_ping: a connection that was idle for more than a second is pinged before it is lent; one
-            that has no socket to look at, always. What has hung up is never lent in any case.
+            ever; 0: take what is idle or fail.
+        recycle: a connection older than this is replaced before its next use; -1: never.
+        pre_ping: a connection that was idle for more than a second is pinged before it is lent; of a
+            fresher one, as without this, the socket is looked at; where there is none, it is pinged.
         ping_after: a connection idle for longer is pinged before it is lent, because a network
-            device that forgot it leaves no sign on the socket.
+            device that forgot it leaves no sign on the socket; 0: at each checkout.
         use_lifo: lend the connection that was returned last, so that surplus ones age and go.
         cleaner: close idle connections by a hub timer; else `acquire` and `release` do it.
         sizing: `"adaptive"`, `"poisson"`, `"fixed"` or a policy made by `geventpool.sizing`.

@@ -71,8 +71,7 @@ class GeventPool(Door, Pool):
         core_size, retire_interval, retire_quantity, unload_timeout: as in `geventpool.sizing.paced`.
         events: as in `QueuePool`.
         dialect: as in `QueuePool`.
-        pre_ping: as in `QueuePool`, but of a connection used within the last second only the socket is
-            looked at.
+        pre_ping: as in `QueuePool`, but of what was used in the last second the socket is looked at.
 
     Raises:
         ConfigError: an argument cannot be used.

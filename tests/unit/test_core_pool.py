@@ -520,7 +520,7 @@ def test_a_kill_while_idle_connections_are_closed_leaves_none_behind(make, drive
 
 
 @pytest.mark.parametrize("idle", [1, 5])
-def test_a_warm_acquire_is_three_frames_and_a_release_five(idle: int) -> None:
+def test_a_warm_acquire_is_three_frames_and_a_release_four(idle: int) -> None:
     pool = ConnectionPool(Silent)  # in real time
     for _ in range(2):
         for connection in borrow(pool, idle):
