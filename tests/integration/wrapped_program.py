@@ -221,7 +221,11 @@ def failures_after_kills(door: Any, observer: Any) -> int:
     """How many requests fail, if the server ends the idle connection before each of them."""
     failed = 0
     for _ in range(KILLS):
-        number = door.ask(NUMBER)
+        try:
+            number = door.ask(NUMBER)
+        except Exception:
+            failed += 1  # QueuePool keeps the one before, after some of pg8000's errors
+            continue
         kill = f"kill {number}" if IS_MYSQL else f"select pg_terminate_backend({number})"
         run(observer, kill)
         assert eventually(lambda number=number: number not in numbers(observer))
@@ -230,6 +234,9 @@ def failures_after_kills(door: Any, observer: Any) -> int:
             door.ask("select 1")
         except Exception:
             failed += 1
+    if failed:  # QueuePool may have kept a dead one
+        with contextlib.suppress(Exception):
+            door.ask("select 1")
     return failed
 
 
