@@ -11,6 +11,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import contextlib
 import importlib  # noqa: E402
 import json  # noqa: E402
 import random  # noqa: E402
