@@ -11,7 +11,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import contextlib
+import contextlib  # noqa: E402
 import importlib  # noqa: E402
 import json  # noqa: E402
 import random  # noqa: E402
