@@ -132,7 +132,11 @@ class ResourcePool:
             ledger.in_use = in_use = ledger.in_use + 1
             entry.taken_at = now
             self.policy.took(now, in_use)
-            if now >= entry.sure_until or not (entry.poll is None or is_quiet(entry, now)):
+            if (
+                now >= entry.sure_until
+                or entry.is_suspect
+                or not (entry.poll is None or is_quiet(entry, now))
+            ):
                 entry = lend_sound(self, entry, now, timeout)
         self.counters.checkouts += 1
         entry.owner = owner = getcurrent()  # as in `Holders.own`
@@ -218,8 +222,6 @@ class ResourcePool:
         entry.waited = 0.0
         sure_until = now + entry.sure_for
         entry.sure_until = sure_until if sure_until < entry.expires_at else entry.expires_at
-        if entry.is_suspect:
-            entry.sure_until = -math.inf
         if self.draining.waiters or (
             len(ledger.idle) + in_use > self.min_idle
             and (not self.cleaner.is_armed or (not in_use and self.cleaner.rings_at > now + SOON))

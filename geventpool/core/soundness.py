@@ -121,7 +121,6 @@ def _bury(pool: ResourcePool, entry: Entry) -> None:
     pool.discard(entry, "dead")
     for other in pool.ledger.idle:
         other.is_suspect = True
-        other.sure_until = -math.inf
 
 
 def _check_and_return(pool: ResourcePool, entry: Entry) -> None:

@@ -10,7 +10,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import gevent
 from gevent.monkey import get_original
@@ -76,6 +76,9 @@ class Idle(enum.Enum):
     SUSPECT = "suspect"
 
 
+G = TypeVar("G", bound="Ghost")
+
+
 class Ghost:
     """What a connection that was left in mid-query may still have at work on the server.
 
@@ -107,6 +110,18 @@ class Ghost:
         with contextlib.suppress(OSError):
             # Without one more descriptor it can cancel, but not see it done.
             self._fd = os.dup(fileno)
+
+    @classmethod
+    def of(cls: type[G], fileno: int | None, *more: Any) -> G | None:
+        """One for a socket, unless that is closed, or the server has let go already.
+
+        Args:
+            fileno: the socket.
+            *more: as for the class.
+        """
+        if fileno is None or fileno < 0 or has_hung_up(fileno):
+            return None
+        return cls(fileno, *more)
 
     def __repr__(self) -> str:
         return f"<Ghost of server connection {self.server_id}>"
@@ -337,15 +352,6 @@ def hang_up(fileno: int) -> None:
         pass  # the peer was first
     finally:
         sock.detach()
-
-
-def ghost_of(
-    fileno: int | None, server_id: int | None, cancel: Callable[[Callable[[], Any]], object]
-) -> Ghost | None:
-    """A ghost, unless the server has let go already. The arguments are `Ghost`'s."""
-    if fileno is None or fileno < 0 or has_hung_up(fileno):
-        return None
-    return Ghost(fileno, server_id, cancel)
 
 
 def move_socket(sock: Any) -> None:

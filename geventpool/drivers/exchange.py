@@ -7,6 +7,8 @@ is spoiled, and nothing but closing it makes that good.
 
 from __future__ import annotations
 
+from typing import Any
+
 from gevent import getcurrent
 
 NOBODY = 0
@@ -60,3 +62,9 @@ class Exchange:
     def forget(self) -> None:
         """The connection has another socket, or none."""
         self.by = NOBODY
+
+
+def is_open(connection: Any) -> bool:
+    """Does its `_exchange` say that it is in the middle of one, or spoiled? Never switches."""
+    exchange: Exchange | None = getattr(connection, "_exchange", None)
+    return exchange is not None and exchange.is_open

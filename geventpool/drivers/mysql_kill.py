@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .base import Ghost, has_hung_up
+from .base import Ghost
 
 _NO_SUCH_THREAD = 1094  # ER_NO_SUCH_THREAD
 
@@ -79,13 +79,6 @@ class Thread(Ghost):
                 if not error.args or error.args[0] != _NO_SUCH_THREAD:
                     refusals.append(error)
         return refusals
-
-
-def thread_of(fileno: int | None, number: int, ours: Any, theirs: Any) -> Thread | None:
-    """A thread, unless the server has let go of it already. The arguments are `Thread`'s."""
-    if fileno is None or fileno < 0 or has_hung_up(fileno):
-        return None
-    return Thread(fileno, number, ours, theirs)
 
 
 def _check_that_it_is_ours(ghost: Thread, seen: str, sock: Any, own: str) -> None:

@@ -28,7 +28,6 @@ from .base import (
     Ghost,
     Idle,
     State,
-    ghost_of,
     is_postgresql_full,
     is_postgresql_unfit,
     is_tls,
@@ -36,7 +35,7 @@ from .base import (
     postgresql_unsolicited,
     python_fileno,
 )
-from .exchange import Exchange
+from .exchange import Exchange, is_open
 
 _STATES = {b"I": State.CLEAN, b"T": State.IN_TRANSACTION, b"E": State.IN_TRANSACTION}
 
@@ -92,7 +91,7 @@ class Pg8000(Driver):
         return python_fileno(connection._usock)
 
     def state(self, connection: Any) -> State:
-        if python_fileno(connection._usock) is None or _is_open(connection):
+        if python_fileno(connection._usock) is None or is_open(connection):
             return State.BROKEN
         if not getattr(type(connection), "_is_accountant", False):
             return State.UNKNOWN
@@ -111,14 +110,14 @@ class Pg8000(Driver):
 
     def ghost(self, connection: Any) -> Ghost | None:
         sock, key = connection._usock, connection._backend_key_data
-        if sock is None or not _is_open(connection):
+        if sock is None or not is_open(connection):
             return None
         try:
             family, address = sock.family, sock.getpeername()
         except OSError:
             return None  # the server has let go
         server_id = struct.unpack_from("!i", key)[0] if key and len(key) == 8 else None
-        return ghost_of(
+        return Ghost.of(
             python_fileno(sock), server_id, functools.partial(_cancel, family, address, key)
         )
 
@@ -147,11 +146,6 @@ def _cancel(family: int, address: Any, key: bytes | None, _connect: object) -> N
         sock.sendall(_CANCEL_REQUEST + key)
         with contextlib.suppress(ConnectionResetError):
             sock.recv(1)  # nothing comes: the server hangs up when it has passed the request on
-
-
-def _is_open(connection: Any) -> bool:
-    exchange: Exchange | None = getattr(connection, "_exchange", None)
-    return exchange is not None and exchange.is_open
 
 
 def _accountant(kind: Any) -> type:

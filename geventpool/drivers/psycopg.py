@@ -19,7 +19,6 @@ from .base import (
     Ghost,
     Idle,
     State,
-    ghost_of,
     hang_up,
     is_patched,
     is_postgresql_full,
@@ -104,7 +103,7 @@ class Psycopg(Driver):
             return None
         pgconn = connection.pgconn
         send = _cancel_request(pgconn)
-        return ghost_of(pgconn.socket, pgconn.backend_pid, lambda _: send_in_thread(send))
+        return Ghost.of(pgconn.socket, pgconn.backend_pid, lambda _: send_in_thread(send))
 
     def leave_to_user(self, connection: Any) -> bool:
         # Its socket would be closed while libev watches it, which may abort the process.

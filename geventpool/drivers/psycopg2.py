@@ -17,7 +17,6 @@ from .base import (
     Ghost,
     Idle,
     State,
-    ghost_of,
     hang_up,
     is_patched,
     is_postgresql_full,
@@ -139,4 +138,4 @@ def _ghost_of(connection: Any) -> Ghost | None:
     extension = str(sys.modules["psycopg2._psycopg"].__file__)
     send = CancelRequest(extension, connection.pgconn_ptr).send
     pid = connection.get_backend_pid()
-    return ghost_of(connection.fileno(), pid, lambda _: send_in_thread(send))
+    return Ghost.of(connection.fileno(), pid, lambda _: send_in_thread(send))

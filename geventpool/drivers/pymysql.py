@@ -32,8 +32,8 @@ from .base import (
     python_fileno_of,
 )
 from .contexts import share_tls_contexts
-from .exchange import NOBODY, SOMEBODY, SPOILED, Exchange
-from .mysql_kill import thread_of
+from .exchange import NOBODY, SOMEBODY, SPOILED, Exchange, is_open
+from .mysql_kill import Thread
 
 _IN_TRANSACTION = 0x0001  # SERVER_STATUS_IN_TRANS
 _MORE_RESULTS = 0x0008  # SERVER_MORE_RESULTS_EXISTS
@@ -98,7 +98,7 @@ class PyMySQL(Driver):
         return state
 
     def _look_at(self, connection: Any) -> State:
-        if python_fileno(connection._sock) is None or _is_open(connection):
+        if python_fileno(connection._sock) is None or is_open(connection):
             return State.BROKEN
         result = connection._result
         if result is not None and result.unbuffered_active:
@@ -129,7 +129,7 @@ class PyMySQL(Driver):
         if kept is not None:
             return None if kept.is_over else kept
         result = connection._result
-        owes_a_read = _is_open(connection) or (
+        owes_a_read = is_open(connection) or (
             result is not None and (result.unbuffered_active or result.has_next)
         )
         return _ghost_of(connection) if owes_a_read else None
@@ -152,7 +152,7 @@ def _ghost_of(connection: Any) -> Ghost | None:
         ours, theirs = sock.getsockname(), sock.getpeername()
     except (AttributeError, OSError):
         return None  # it was never open, or is closed already
-    return thread_of(python_fileno(sock), number, ours, theirs)
+    return Thread.of(python_fileno(sock), number, ours, theirs)
 
 
 def _pessimist(kind: Any) -> type:
@@ -244,11 +244,6 @@ def _sets_for_the_next(query: bytes, client_flag: int) -> bool:
     if _SET.match(query) is None and not client_flag & _MULTI_STATEMENTS:
         return False
     return _FOR_THE_NEXT.search(query.lower()) is not None
-
-
-def _is_open(connection: Any) -> bool:
-    exchange: Exchange | None = getattr(connection, "_exchange", None)
-    return exchange is not None and exchange.is_open
 
 
 def _reads_an_answer(read: Callable[..., Any], is_asked_before: bool = True) -> Callable[..., Any]:

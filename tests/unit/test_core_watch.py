@@ -150,6 +150,24 @@ def test_one_that_reconnects_while_it_is_lent_is_known_by_its_new_socket(
     assert (pool.stats().closed, pool.stats().pings) == ({"dead": 1}, 0)
 
 
+def test_a_new_one_that_could_not_be_watched_is_pinged_before_it_is_lent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(fd: int) -> Any:
+        raise RuntimeError("a driver's surprise")
+
+    pings: list[Any] = []
+    monkeypatch.setattr(Wired, "ping", lambda one, reconnect: pings.append(one), raising=False)
+    pool = ConnectionPool(Wired, sizing="fixed", min_idle=1)
+    with monkeypatch.context() as fault:
+        fault.setattr(watch, "_poll_for", fail)
+        pool.warm_up()
+        settle()
+    with pool.connection() as connection:
+        assert (pings, pool.stats().pings) == ([connection], 1)
+    pool.close()
+
+
 def test_a_number_that_is_used_again_is_its_new_owners(pool: ConnectionPool) -> None:
     [first] = lend(pool, 1)
     number = first._sock.fileno()

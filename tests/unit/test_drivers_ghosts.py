@@ -17,7 +17,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
 from geventpool.drivers import Driver, Ghost
-from geventpool.drivers.base import ghost_of, move_socket
+from geventpool.drivers.base import move_socket
 from geventpool.drivers.pg8000 import Pg8000
 
 
@@ -109,7 +109,7 @@ def test_where_the_peer_has_hung_up_already_there_is_no_ghost_and_nothing_to_can
 ) -> None:
     ours, theirs = pair
     asked: list[object] = []
-    ghost = ghost_of(ours.fileno(), 7, asked.append)
+    ghost = Ghost.of(ours.fileno(), 7, asked.append)
     assert ghost is not None
     ghost.cancel(list)
     assert asked == [list]
@@ -117,11 +117,11 @@ def test_where_the_peer_has_hung_up_already_there_is_no_ghost_and_nothing_to_can
     theirs.close()
     ghost.cancel(list)
     assert asked == [list]
-    assert ghost_of(ours.fileno(), 7, asked.append) is None
+    assert Ghost.of(ours.fileno(), 7, asked.append) is None
     ghost.close()
     ours.close()
-    assert ghost_of(ours.fileno(), 7, asked.append) is None
-    assert ghost_of(None, 7, asked.append) is None
+    assert Ghost.of(ours.fileno(), 7, asked.append) is None
+    assert Ghost.of(None, 7, asked.append) is None
 
 
 def test_a_ghost_that_nobody_closes_is_no_leak(pair: tuple[Any, Any]) -> None:
@@ -151,7 +151,7 @@ def test_a_process_without_a_free_descriptor_can_cancel_but_not_see_the_end(
     os.close(free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, was[1]))
     try:
-        ghost = ghost_of(pair[0].fileno(), 7, asked.append)
+        ghost = Ghost.of(pair[0].fileno(), 7, asked.append)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, was)
     assert ghost is not None
