@@ -28,13 +28,12 @@ from gevent import getcurrent
 from . import drivers
 from .config import SIZING, PoolConfig, change, make_config
 from .core import threads
+from .core.clock import Clock
 from .core.entry import IN_USE, Entry
 from .core.handlers import Limits
-from .core.listener import dismiss
 from .core.pool import ResourcePool
 from .core.registry import at_fork, look_for_fork, unforked
 from .core.stats import PoolStats
-from .core.waiter import Clock
 from .drivers import by_class
 from .drivers.base import Ghost, Idle, State
 from .drivers.libpq import forget_hanging
@@ -170,7 +169,7 @@ class Door:
             log.exception("%r: could not judge an error", self.core)
             return False
         if is_unfit:
-            self.core.renewal.distrust(entry, f"{type(error).__name__}: {error}")
+            self.core.distrust(entry, f"{type(error).__name__}: {error}")
         return is_unfit
 
     def _is_unfit(self, connection: Any, error: BaseException) -> bool:
@@ -223,7 +222,7 @@ class ConnectionHandlers:
     def _lend_first(self) -> Iterator[Any]:
         """One of the pool's own connections, before anybody in line; `None` if none comes in time."""
         core = self._door.core
-        entry = core.line.go_first(_NEXT_RETURN)
+        entry = core.acquire_first(_NEXT_RETURN)
         try:
             connection = None if entry is None else self.connection_of(entry.resource)
             if connection is None:
@@ -426,7 +425,7 @@ class PooledConnection:
             look_for_fork()  # it is the parent's
         entry = self._entry
         if entry is not None and entry.owner is not None and entry.owner is not getcurrent():
-            self._pool.core.holders.own_again(entry)
+            self._pool.core.take_over(entry)
 
     def __del__(self) -> None:
         # Garbage collection may run anywhere, in the hub too, so nothing is sent from here.
@@ -484,9 +483,7 @@ class ConnectionPool(Door):
         listener = self.core.listener
         if listener is not None:
             try:
-                pooled.connection = listener.handed_out(entry)
-            except Exception:
-                dismiss(self.core)
+                pooled.connection = listener.handed_out(entry, pooled.connection)
             except BaseException:  # killed while that was being logged
                 pooled.close()
                 raise

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event
 
-from .core.waiter import Timer
+from .core.clock import Timer
 
 settle: Callable[[], None] = gevent.idle
 """Lets every greenlet run until all of them wait. Switches greenlets."""

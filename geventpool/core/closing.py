@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import gevent
 
+from . import causes
 from .entry import Entry
-
-if TYPE_CHECKING:
-    from .pool import ResourcePool
+from .shared import Shared
 
 log = logging.getLogger("geventpool")
 
@@ -19,32 +18,35 @@ log = logging.getLogger("geventpool")
 _LONGEST_CLOSE = 5.0
 
 
-def close_retired(pool: ResourcePool, entry: Entry) -> None:
+def close_retired(pool: Shared, closed: Callable[[Entry], object], entry: Entry) -> None:
     """Closes a retired entry's resource and frees its place, whatever happens. May switch greenlets.
 
-    The place is not free before the other side has let go, or could not be seen to.
+    Args:
+        pool: whose.
+        closed: frees the place; called when the other side has let go, or could not be seen to.
+        entry: the entry.
     """
     ghost = None
     try:
         # A driver's surprise must not keep it from being closed.
         with contextlib.suppress(Exception):
             ghost = pool.handlers.ghost(entry.resource)
-        if ghost is not None and entry.cause == "abandoned":
+        if ghost is not None and entry.cause == causes.ABANDONED:
             now = pool.clock.now()  # its holder was killed, moments ago
             pool.line.patience.ended(now - entry.taken_at + entry.waited, now)
             pool.line.patience.cut_short(now - entry.taken_at)
         _close_in_time(pool, entry)
     finally:
         try:
-            if ghost is not None and entry.cause != "dead":  # nobody would answer
+            if ghost is not None and entry.cause != causes.DEAD:  # nobody would answer
                 is_gone = pool.handlers.lay(ghost)
                 pool.counters.cancelled += is_gone
                 pool.counters.cancel_failures += not is_gone
         finally:
-            pool.closed(entry)
+            closed(entry)
 
 
-def _close_in_time(pool: ResourcePool, entry: Entry) -> None:
+def _close_in_time(pool: Shared, entry: Entry) -> None:
     """Closes an entry's resource, or gives up after five seconds. May switch greenlets."""
     limit = gevent.Timeout.start_new(_LONGEST_CLOSE)
     try:

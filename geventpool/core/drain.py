@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
+from typing import Protocol
 
-from .ledger import Ledger
-from .waiter import Clock, Waiter
+from .shared import Shared
+from .waiter import Waiter
 
-if TYPE_CHECKING:
-    from .pool import ResourcePool
+
+class Drained(Protocol):
+    """A pool, as far as its end goes."""
+
+    def drain(self, timeout: float) -> bool:
+        """Waits until nothing is in use."""
+
+    def close(self) -> None:
+        """Closes it."""
+
+    def status(self) -> str:
+        """In one line."""
 
 
 def drain_and_close(
-    pools: Iterable[ResourcePool], grace: Callable[[], float], warn: Callable[[str, str], object]
+    pools: Collection[Drained], grace: Callable[[], float], warn: Callable[[str, str], object]
 ) -> None:
     """Lets what is in use come back, and closes all pools, whatever happens. Switches greenlets.
 
@@ -41,15 +51,14 @@ class Drain:
         waiters: those who wait.
     """
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
-        self._ledger = ledger
-        self._clock = clock
+    def __init__(self, pool: Shared) -> None:
+        self._pool = pool
         self.waiters: list[Waiter] = []
 
     @property
     def is_done(self) -> bool:
         """Nothing is in use, and nobody is in line."""
-        return not (self._ledger.in_use or self._ledger.waiting)
+        return not (self._pool.ledger.in_use or self._pool.line.callers)
 
     def wait(self, timeout: float) -> bool:
         """Waits until it is done. Switches greenlets.
@@ -62,7 +71,7 @@ class Drain:
         waiter: Waiter = Waiter()
         self.waiters.append(waiter)
         try:
-            return waiter.wait(self._clock, timeout)
+            return waiter.wait(self._pool.clock, timeout)
         finally:
             self.waiters.remove(waiter)
 

@@ -1,87 +1,108 @@
-"""Who is idle, in use, opening, closing, waiting. Pure bookkeeping: never switches, does no I/O.
+"""Which entries there are, in which state, and how many there may be. Pure: never switches, does no I/O.
 
-The ledger decides and says what is to be done; `core.pool` does it. Every method leaves the invariant
+Every method leaves the invariant
 
-    opening + idle + in use + closing == size,  and nobody waits while something is idle
+    opening + idle + in use + closing == size
 
 true, so that a greenlet switch, or a kill, between any two calls finds the books right.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from typing import Any
 
 from .entry import CLOSED, CLOSING, IDLE, IN_USE, OPENING, Entry
 
 
+class Cap:
+    """Most entries at once, in whatever state: the smaller one of two.
+
+    Attributes:
+        configured: by the settings; `math.inf`: no limit.
+        granted: by somebody outside, who shares out what a server allows; `math.inf`: nobody does.
+    """
+
+    __slots__ = ("configured", "granted")
+
+    def __init__(self, configured: float) -> None:
+        self.configured = configured
+        self.granted = math.inf
+
+    @property
+    def limit(self) -> float:
+        """What holds."""
+        return min(self.configured, self.granted)
+
+
 class Ledger:
-    """The books of one pool.
+    """The entries of one pool.
 
     Args:
         max_size: most entries at once, in whatever state; `math.inf` for no limit.
         lifo: lend the entry that was returned last (else the one returned first).
 
     Attributes:
-        size: entries in any state: each of them may hold a connection of the server.
+        entries: open ones, in whatever state.
+        size: entries in any state, also reserved ones: each may hold a connection of the server.
+        cap: how many there may be.
     """
 
-    __slots__ = ("closing", "idle", "in_use", "lifo", "max_size", "opening", "size", "waiting")
+    __slots__ = ("cap", "closing", "entries", "idle", "in_use", "lifo", "opening", "size")
 
     def __init__(self, max_size: float, *, lifo: bool = True) -> None:
-        self.max_size = max_size
+        self.cap = Cap(max_size)
         self.lifo = lifo
+        self.entries: set[Entry] = set()
         self.idle: deque[Entry] = deque()  # left: idle for longest
-        self.waiting: deque[Any] = deque()  # left: first in line
         self.opening = 0
         self.in_use = 0
         self.closing = 0
         self.size = 0
 
+    @property
+    def room(self) -> float:
+        """So many more may be opened; below 0: the cap was lowered."""
+        return self.cap.limit - self.size
+
+    @property
+    def surplus(self) -> float:
+        """So many more are open, or about to be, than the cap allows; 0 or below: none."""
+        return self.size - self.closing - self.cap.limit
+
     def take(self) -> Entry | None:
-        """Lends an idle entry; `None` if there is none or somebody is in line before."""
-        if not self.idle or self.waiting:
+        """Lends an idle entry; `None`: there is none."""
+        if not self.idle:
             return None
         entry = self.idle.pop() if self.lifo else self.idle.popleft()
         entry.state = IN_USE
         self.in_use += 1
         return entry
 
-    def put(self, entry: Entry) -> Any:
-        """Takes back an entry in use: the first waiter gets it and is returned, else it is idle."""
+    def put(self, entry: Entry) -> None:
+        """An entry in use is idle from now on."""
         if entry.state is not IN_USE:
             raise AssertionError(f"bug: put of an entry that is {entry.state}")
-        if self.waiting:
-            return self.waiting.popleft()
         entry.state = IDLE
         self.in_use -= 1
         self.idle.append(entry)
-        return None
-
-    def park(self, waiter: Any) -> None:
-        """Puts a waiter at the end of the line."""
-        self.waiting.append(waiter)
-
-    def leave(self, waiter: Any) -> None:
-        """Takes a waiter that was not served out of the line."""
-        self.waiting.remove(waiter)
 
     def reserve(self) -> Entry | None:
         """Reserves a place for a resource that is about to be opened; `None` when full."""
-        if self.size >= self.max_size:
+        if self.size >= self.cap.limit:
             return None
         self.opening += 1
         self.size += 1
         return Entry()
 
-    def opened(self, entry: Entry) -> Any:
-        """The resource is there: lent to the first waiter, who is returned, or idle."""
+    def opened(self, entry: Entry) -> None:
+        """The resource of a reserved place is there: it is in use, for now by whoever has opened it."""
         if entry.state is not OPENING:
             raise AssertionError(f"bug: opened an entry that is {entry.state}")
         self.opening -= 1
         self.in_use += 1
+        self.entries.add(entry)
         entry.state = IN_USE
-        return self.put(entry)
 
     def open_failed(self, entry: Entry) -> None:
         """Nothing was opened: the place is free again."""
@@ -108,6 +129,7 @@ class Ledger:
             raise AssertionError(f"bug: closed an entry that is {entry.state}")
         self.closing -= 1
         self.size -= 1
+        self.entries.discard(entry)
         entry.state = CLOSED
 
     def check(self) -> None:
@@ -117,11 +139,11 @@ class Ledger:
             raise AssertionError(f"bug: {bad!r} among the idle, or a negative count in {self!r}")
         if self.size != self.opening + len(self.idle) + self.in_use + self.closing:
             raise AssertionError(f"bug: {self!r} is not of size {self.size}")
-        if self.waiting and self.idle:
-            raise AssertionError(f"bug: {self!r} lets callers wait beside idle entries")
+        if len(self.entries) != self.size - self.opening:
+            raise AssertionError(f"bug: {self!r} knows {len(self.entries)} open entries")
 
     def __repr__(self) -> str:
         return (
-            f"(max {self.max_size:g}, idle {len(self.idle)}, in use {self.in_use}, "
-            f"opening {self.opening}, waiting {len(self.waiting)})"
+            f"max {self.cap.limit:g}, idle {len(self.idle)}, in use {self.in_use}, "
+            f"opening {self.opening}"
         )

@@ -1,4 +1,4 @@
-"""The callers in line: how long they wait, for what, who of them is next, and when it is too much.
+"""The callers in line: who of them is next, and who has waited for too long. Pure: never switches.
 
 First come, first served, with two exceptions. A caller that is about to be killed by its own time-out, as
 the ages of those who were killed before it tell, is passed over while younger ones wait: what it would
@@ -10,351 +10,195 @@ first, and who has waited for longer is refused at once (Nichols and Jacobson, C
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import Generic, TypeVar
 
-from gevent import getcurrent
-
-from ..errors import (
-    ConfigError,
-    PoolClosed,
-    PoolOverloaded,
-    PoolTimeout,
-    printable,
-    without_passwords,
-)
-from . import holders
-from .entry import CLOSED, Entry
-from .listener import dismiss
 from .patience import Patience
-from .registry import look_for_fork
-from .waiter import Timer, Waiter
 
-if TYPE_CHECKING:
-    from .pool import ResourcePool
+LATE = 0.02
+"""Seconds by which a hub is late that is worth a word."""
 
-
-# While somebody waits, a timer rings at this pace; how late it is shows for how long the hub was blocked.
-_TICK = 0.1
-_NOTICEABLE = 0.02
-
-_CURES = {
-    "saturated": "raise max_size, hold connections for less time, or allow a longer timeout",
-    "connecting": "opening a connection takes long: look at the server and the network, or warm_up()",
-    "database down": "look at the server",
-    "hub blocked": "something computes or blocks without yielding: move it to a thread or a process",
-}
+_SOON = 1e-6
 
 
-class Line:
+class Caller:
+    """One in line.
+
+    Attributes:
+        parked_at: when it began to wait, in seconds of the pool's clock.
+        deadline: until when it waits.
+        blocked_before: for how long in sum the hub had been seen without a turn when it began.
+        is_pools: it is the pool itself, before all others: in no figure and under no limit.
+        wants_open: the policy would not have it wait for a return.
+        is_overdue: it has waited for as long as an open takes, and for as long as the policy wants.
+        holds_until: the policy wants nothing opened for it before; 0: as soon as it is overdue.
+    """
+
+    __slots__ = (
+        "blocked_before",
+        "deadline",
+        "holds_until",
+        "is_overdue",
+        "is_pools",
+        "parked_at",
+        "wants_open",
+    )
+
+    def __init__(self, parked_at: float = 0.0, deadline: float = math.inf) -> None:
+        self.parked_at = parked_at
+        self.deadline = deadline
+        self.blocked_before = 0.0
+        self.is_pools = False
+        self.wants_open = False
+        self.is_overdue = False
+        self.holds_until = 0.0
+
+
+C = TypeVar("C", bound=Caller)
+
+
+class Line(Generic[C]):
     """The callers of one pool that have to wait.
 
     Attributes:
+        callers: left: the first.
         patience: what was learnt of callers that were killed.
+        wanted: how many of them want one opened as soon as may be.
+        overdue: how many have waited for as long as an open takes.
+        earliest: the earliest deadline, perhaps of one who has left.
+        blocked: for how many seconds in sum the hub had no turn while somebody waited.
     """
 
-    def __init__(self, pool: ResourcePool) -> None:
-        self._pool = pool
+    def __init__(self) -> None:
+        self.callers: deque[C] = deque()
         self.patience = Patience()
-        self._blocked = 0.0  # for how long in sum the hub had no turn while somebody waited
-        self._tick: Timer | None = None
-        self._tick_due = 0.0
-        self._deadline = math.inf  # the earliest, perhaps of one who has left
+        self.wanted = 0
+        self.overdue = 0
+        self.earliest = math.inf
+        self.blocked = 0.0
         self._standing_since = 0.0
-        self._first: Waiter | None = None  # before all callers, for the pool's own purposes
 
-    def wait(self, deadline: float, now: float) -> Entry:
-        """Waits for an entry; the calling greenlet is in line meanwhile. Switches greenlets.
+    @property
+    def length(self) -> int:
+        """Callers in line; the pool itself is none."""
+        return len(self.callers) - self._begins_with_pool()
 
-        Raises:
-            PoolTimeout: none came before the deadline.
-            PoolOverloaded: the line is too long, or stands for too long.
-            PoolDeadlock: everybody who holds one waits, too.
-            PoolClosed: the pool is closed.
-            Exception: what `open` raised for this caller.
+    def park(self, caller: C) -> None:
+        """A caller joins at the end; the pool itself before all."""
+        if caller.is_pools:
+            self.callers.appendleft(caller)
+            return
+        if not self.length:
+            self._standing_since = caller.parked_at
+        self.earliest = min(self.earliest, caller.deadline)
+        self.callers.append(caller)
+
+    def wants_open(self, caller: C) -> None:
+        """One is to be opened for it at once."""
+        caller.wants_open = True
+        self.wanted += 1
+
+    def leave(self, caller: C) -> None:
+        """One that gets nothing leaves the line."""
+        self.callers.remove(caller)
+        self._left(caller)
+
+    def next(self, now: float, shed_after: float | None) -> C:
+        """Takes out who is to be served next. There is somebody.
+
+        Args:
+            now: the time.
+            shed_after: the setting. Who is to be refused has been (`too_old`).
         """
-        pool = self._pool
-        if pool.is_closed:
-            raise PoolClosed(f"{pool!r} is closed")
-        if deadline != deadline:
-            raise ConfigError("timeout", deadline, "give a number of seconds, or None")
-        pool.opener.fail_fast(now)
-        if deadline <= now:
-            pool.opener.open_wanted(now, extra=1)
-            raise self.timed_out(now, now, 0.0)
-        waiter = self._park(now, deadline)
-        me = getcurrent()
-        try:
-            pool.opener.want(waiter, now)
-            holders.waits[me] = pool, waiter
-            pool.holders.suspect_deadlock()
-            if not waiter.wait(pool.clock, None):
-                self.leave(waiter)
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                self.patience.ended(pool.clock.now() - now, pool.clock.now())
-            self.leave(waiter)
-            raise
-        finally:
-            holders.waits.pop(me, None)
-            self._waited(waiter)
-        entry: Entry | None = waiter.value
-        if entry is not None:
-            look_for_fork()
-            if entry.state is CLOSED:
-                raise PoolClosed(f"{pool!r} belongs to the parent of this process")
-            return entry
-        if waiter.error is not None:
-            raise waiter.error
-        raise self.timed_out(pool.clock.now(), now, waiter.blocked_before)
+        callers = self.callers
+        place = 0
+        if not self.callers[0].is_pools:
+            if self.is_overloaded(now, shed_after):
+                place = len(callers) - 1
+            elif self.patience.is_learnt:
+                place = self._first_with_a_future(now)
+        caller = callers[place]
+        del callers[place]
+        self._left(caller)
+        return caller
 
-    def serve(self, waiter: Waiter, entry: Entry, now: float) -> None:
-        """Gives one who is in line no more an entry. Never switches."""
-        self._pool.opener.unwant(waiter)
-        entry.taken_at = now
-        waiter.serve(entry)
+    def too_old(self, now: float, shed_after: float | None, least: int) -> list[C]:
+        """Those who have waited for too long in a line that stands; `least` are left in any case."""
+        if shed_after is None or not self.is_overloaded(now, shed_after):
+            return []
+        old: list[C] = []
+        for caller in self.callers:
+            if len(self.callers) - len(old) <= least or now - caller.parked_at <= shed_after:
+                break
+            old.append(caller)
+        return old
 
-    def go_first(self, seconds: float) -> Entry | None:
-        """Lends an entry before everybody else, for the pool's own purposes. May switch greenlets.
+    def late(self, now: float) -> list[C]:
+        """Those whose deadline has come. To be asked when `earliest` has."""
+        self.earliest = min(
+            (caller.deadline for caller in self.callers if caller.deadline > now), default=math.inf
+        )
+        return [caller for caller in self.callers if now >= caller.deadline]
 
-        One at a time, in the owner's thread. It is no caller: neither figures nor `max_waiting` count
-        it. If there is room, one may be opened for it, but a pool that was disposed of is not woken.
+    def look_for_overdue(self, now: float, connect_time: float) -> float:
+        """Notes who has waited for as long as an open takes.
 
         Returns:
-            None: nothing is idle, and nothing has come back within so many seconds, or could.
+            When the next one will have; `inf`: nobody else is in line.
         """
-        pool = self._pool
-        ledger = pool.ledger
-        now = pool.clock.now()
-        entry = pool.take_idle(now)
-        if entry is not None:
-            return entry
-        has_room = ledger.size < ledger.max_size and not pool.is_dormant
-        if pool.is_closed or not (ledger.in_use or ledger.opening or has_room):
-            return None
-        waiter = self._first = Waiter(now)
-        ledger.waiting.appendleft(waiter)
-        try:
-            if has_room:
-                pool.opener.want(waiter, now)
-                seconds = max(seconds, 2.0 * pool.opener.connect_time)
-            if not waiter.wait(pool.clock, seconds):
-                self.leave(waiter)
-        except BaseException:
-            self.leave(waiter)
-            raise
-        finally:
-            self._first = None
-            pool.draining.notify()
-        entry = waiter.value
-        return None if entry is None or entry.state is CLOSED else entry
+        looks_at = math.inf
+        for caller in self.callers:
+            if caller.is_overdue:
+                continue
+            at = caller.parked_at + connect_time
+            if at >= looks_at:
+                break  # so it is for all behind, who have come later
+            at = max(at, caller.holds_until)
+            if at - now > _SOON:
+                looks_at = min(looks_at, at)
+                continue
+            self._uncount(caller)
+            caller.is_overdue = True
+            self.overdue += 1
+        return looks_at
 
-    def leave(self, waiter: Waiter) -> None:
-        """A caller stops waiting without its entry: what it was served goes to the next."""
-        pool = self._pool
-        if not waiter.is_settled:
-            pool.opener.unwant(waiter)
-            pool.ledger.leave(waiter)
-        elif waiter.value is not None:
-            entry, waiter.value = waiter.value, None
-            pool.release(entry, is_clean=True, is_callers=waiter is not self._first)
-
-    def refuse(self, waiter: Waiter, error: BaseException) -> None:
-        """Gives one in line an error instead of an entry. Never switches."""
-        self._pool.ledger.leave(waiter)
-        self._pool.opener.unwant(waiter)
-        waiter.refuse(error)
-
-    def refuse_first(self, error: BaseException) -> None:
-        """Gives the first in line an error instead of an entry. Never switches."""
-        self.refuse(self._pool.ledger.waiting[0], error)
-
-    def refuse_all(self, error: BaseException) -> None:
-        """The pool is closed, or another process's. Never switches."""
-        while self._pool.ledger.waiting:
-            self.refuse_first(error)
-        self._stop_tick()
-
-    def count_refusal(self, why: str) -> None:
-        """A caller gets an error for want of an entry. Never switches."""
-        pool = self._pool
-        pool.counters.timeout_reasons[why] += 1
-        if pool.listener is not None:
-            try:
-                pool.listener.refused(why)
-            except BaseException:  # a kill, too: somebody else may be the one who is refused
-                dismiss(pool)
-
-    def choose_next(self, now: float) -> None:
-        """Sees to it that the one to be served next is the first in line. Never switches."""
-        waiting = self._pool.ledger.waiting
-        if not self.patience.is_learnt and self._pool.limits.shed_after is None:
-            return
-        if waiting[0] is self._first:
-            return
-        if self._is_overloaded(now):
-            self._shed(now, least=1)
-            waiting.appendleft(waiting.pop())
-            return
-        young, old = self.patience.doomed(now)
-        if not young < now - waiting[0].parked_at < old:
-            return
-        for place, waiter in enumerate(waiting):
-            if now - waiter.parked_at <= young:
-                del waiting[place]
-                waiting.appendleft(waiter)
-                return
-
-    def timed_out(self, now: float, since: float, blocked_before: float) -> PoolTimeout:
-        """The error for a caller that has waited in vain."""
-        pool = self._pool
-        why = self._why(now, since, blocked_before)
-        self.count_refusal(why)
-        detail = ""
-        if why == "hub blocked":
-            detail = f" for {self._blocked_by(now) - blocked_before:.3g} s"
-        elif pool.opener.last_error is not None:
-            error = pool.opener.last_error
-            detail = f" ({type(error).__name__}: {printable(without_passwords(str(error)))})"
-        closing = pool.ledger.closing
-        held = pool.holders.describe(now)
-        return PoolTimeout(
-            f"no connection within {now - since:.3g} s from {pool!r}: {why}{detail}"
-            f"{f', {closing} being closed' if closing else ''}; {_CURES[why]}. {held}".rstrip(),
-            why,
-        )
-
-    def _park(self, now: float, deadline: float) -> Waiter:
-        pool = self._pool
-        ledger, most = pool.ledger, pool.limits.max_waiting
-        waiting = ledger.waiting
-        callers = len(waiting)
-        if callers and waiting[0] is self._first:
-            callers -= 1
-        to_come = ledger.opening + ledger.max_size - ledger.size  # for so many there is room
-        if most is not None and callers - max(0, to_come) >= most:
-            self.count_refusal("overloaded")
-            raise PoolOverloaded(
-                f"{callers} callers are in line before this one at {pool!r}: raise max_waiting or "
-                "max_size, or send the client away",
-                "overloaded",
-            )
-        waiter: Waiter = Waiter(now)
-        waiter.deadline = deadline
-        if not callers:
-            self._standing_since = now
-        keeps_alive = self._deadline < math.inf
-        if deadline < self._deadline:
-            self._deadline = deadline
-        if (
-            self._tick is None
-            or deadline < self._tick_due
-            or (self._deadline < math.inf) != keeps_alive
-        ):
-            self._start_tick(now)
-        waiter.blocked_before = self._blocked_by(now)
-        pool.ledger.park(waiter)
-        pool.counters.waits += 1
-        return waiter
-
-    def _waited(self, waiter: Waiter) -> None:
-        pool = self._pool
-        now = pool.clock.now()
-        why = self._why(now, waiter.parked_at, waiter.blocked_before)
-        entry = waiter.value
-        if entry is not None:
-            entry.waited = now - waiter.parked_at
-            if why == "saturated" and entry.opened_at >= waiter.parked_at:
-                why = "connecting"  # for it
-        pool.counters.waited(now - waiter.parked_at, why)
-        if not pool.ledger.waiting:
-            self._stop_tick()
-        if pool.draining.waiters:
-            pool.draining.notify()
-        if pool.listener is not None:
-            try:
-                pool.listener.waited(now - waiter.parked_at, why)
-            except Exception:
-                dismiss(pool)
-            except BaseException:
-                if waiter.value is not None:
-                    self.leave(waiter)
-                raise
-
-    def _why(self, now: float, since: float, blocked_before: float) -> str:
-        """What a caller that began to wait at `since` has waited for."""
-        ledger, opener = self._pool.ledger, self._pool.opener
-        blocked = self._blocked_by(now) - blocked_before
-        if blocked >= max(_NOTICEABLE, 0.5 * (now - since)):
-            return "hub blocked"
-        if opener.is_failing and not ledger.idle and ledger.size < ledger.max_size:
-            return "saturated" if opener.is_full else "database down"
-        if ledger.opening or ledger.size < ledger.max_size:
-            return "connecting"
-        return "saturated"
-
-    def _blocked_by(self, now: float) -> float:
-        late = now - self._tick_due if self._tick is not None else 0.0
-        return self._blocked + (late if late > _NOTICEABLE else 0.0)
-
-    def _start_tick(self, now: float) -> None:
-        """One timer for all: it tells how late the hub is, and whose deadline has come.
-
-        A deadline keeps the process alive until it has come; a wait without one does not.
-        """
-        if self._tick is not None:
-            self._tick.stop()
-        self._tick_due = min(now + _TICK, self._deadline)
-        seconds = max(0.0, self._tick_due - now)
-        self._tick = self._pool.clock.call_later(seconds, self._ring, ref=self._deadline < math.inf)
-
-    def _stop_tick(self) -> None:
-        """Nobody waits any more."""
-        self._deadline = math.inf
-        if self._tick is not None:
-            self._tick.stop()
-            self._tick = None
-
-    def _ring(self) -> None:
-        now = self._pool.clock.now()
-        self._blocked = self._blocked_by(now)
-        self._tick = None
-        waiting = self._pool.ledger.waiting
-        if self._is_overloaded(now):
-            self._shed(now, least=0)
-        if now >= self._deadline:
-            for waiter in waiting:
-                if now >= waiter.deadline:
-                    waiter.expire()
-            self._deadline = min(
-                (waiter.deadline for waiter in waiting if waiter.deadline > now), default=math.inf
-            )
-        if waiting:
-            self._pool.holders.break_deadlock()
-        if waiting:
-            self._start_tick(now)
-
-    def _is_overloaded(self, now: float) -> bool:
+    def is_overloaded(self, now: float, shed_after: float | None) -> bool:
         """Has the line not been empty for longer than `shed_after`?"""
-        most, waiting = self._pool.limits.shed_after, self._pool.ledger.waiting
         return (
-            most is not None
-            and bool(waiting)
-            and waiting[0] is not self._first
-            and now - self._standing_since > most
+            shed_after is not None
+            and bool(self.callers)
+            and not self._begins_with_pool()
+            and now - self._standing_since > shed_after
         )
 
-    def _shed(self, now: float, least: int) -> None:
-        """Refuses who has waited for too long; `least` are left for whom there is something."""
-        pool = self._pool
-        most = pool.limits.shed_after or 0.0
-        waiting = pool.ledger.waiting
-        while len(waiting) > least and now - waiting[0].parked_at > most:
-            waited = now - waiting[0].parked_at
-            self.count_refusal("overloaded")
-            self.refuse_first(
-                PoolOverloaded(
-                    f"gave up after {waited:.3g} s in line at {pool!r}, which has stood for longer than "
-                    f"shed_after={most:g} s: raise max_size, or send clients away",
-                    "overloaded",
-                )
-            )
+    def blocked_by(self, now: float, looked_at: float) -> float:
+        """For how long in sum the hub had no turn while somebody waited, so far.
+
+        Args:
+            now: the time.
+            looked_at: when the hub was to have its next turn.
+        """
+        late = now - looked_at
+        return self.blocked + (late if late > LATE else 0.0)
+
+    def _begins_with_pool(self) -> bool:
+        return bool(self.callers) and self.callers[0].is_pools
+
+    def _first_with_a_future(self, now: float) -> int:
+        young, old = self.patience.about_to_give_up(now)
+        if young < now - self.callers[0].parked_at < old:
+            for place, caller in enumerate(self.callers):
+                if now - caller.parked_at <= young:
+                    return place
+        return 0
+
+    def _left(self, caller: C) -> None:
+        self._uncount(caller)
+        if not self.callers:
+            self.earliest = math.inf
+
+    def _uncount(self, caller: C) -> None:
+        if caller.is_overdue:
+            self.overdue -= 1
+        elif caller.wants_open:
+            self.wanted -= 1

@@ -1,18 +1,16 @@
-"""What a pool tells those who watch it. Without a listener it pays one look at an attribute."""
+"""What a pool tells those who watch it. Without any it pays one look at an attribute."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Final
 
 import gevent
 
 from .entry import Entry
-
-if TYPE_CHECKING:
-    from .pool import ResourcePool
 
 log = logging.getLogger("geventpool")
 
@@ -21,7 +19,7 @@ class Listener:
     """Told of everything that happens to a pool's entries, in the thread that owns the pool.
 
     To be subclassed: each method here does nothing, or hands on what it is given. Give one to a pool by
-    `pool.core.listener = …`. Its methods are called in the midst of the pool's own steps, so none may
+    `pool.core.add_listener(…)`. Its methods are called in the midst of the pool's own steps, so none may
     switch greenlets, if it does not say so, or take long: what logs or writes does so in a greenlet of
     its own. One that raises an `Exception` is logged, and from then on is told nothing more.
     """
@@ -38,7 +36,8 @@ class Listener:
     def returned(self, entry: Entry, held: float) -> None:
         """An entry is nobody's any more, after so many seconds: it goes to the next, or is closed.
 
-        Without a `lent` before, if the caller was killed at the moment in which it was served.
+        `entry.taken_at` and `entry.waited` are still those of this holder. Without a `lent` before, if
+        the caller was killed at the moment in which it was served.
         """
 
     def opened(self, entry: Entry, seconds: float) -> None:
@@ -47,7 +46,7 @@ class Listener:
     def closed(self, entry: Entry, cause: str) -> None:
         """An entry is taken out of circulation; `cause` as in `PoolStats.closed`."""
 
-    def handed_out(self, entry: Entry) -> Any:
+    def handed_out(self, entry: Entry, connection: Any) -> Any:
         """What a user of `ConnectionPool.connection` gets, in the caller's thread. May switch greenlets.
 
         After `lent`, and only there: SQLAlchemy and Django have the driver's own connection.
@@ -55,7 +54,7 @@ class Listener:
         Returns:
             The driver's connection, or something that behaves like it.
         """
-        return entry.resource
+        return connection
 
     def cursor_made(self, record: Any, cursor: Any) -> Any:
         """What a user of SQLAlchemy's or of Django's connection gets, in the user's thread.
@@ -73,25 +72,110 @@ class Listener:
         """A commit or a rollback is about to be sent through SQLAlchemy or Django."""
 
 
-class Recorder(Protocol):
-    """Told of every return, in its midst: never switches, never raises, and is quick.
+class Listeners(Listener):
+    """All listeners of one pool, as one. Each is asked only for what it has a method of its own.
 
-    Beside the listener, because one recorder may serve many pools: all of a process, also later ones.
+    Args:
+        pool: how the pool is called, when one of them has raised.
+        post: has something called in the hub that owns the pool, from whatever thread.
+        left: called when the last one has gone.
     """
 
-    def record(self, pool: ResourcePool, entry: Entry, held: float) -> None:
-        """An entry has come back, in whatever way, after it was lent for `held` seconds.
+    def __init__(
+        self, pool: object, post: Callable[..., object], left: Callable[[], object]
+    ) -> None:
+        self._pool = pool
+        self._post = post
+        self._left = left
+        self.all: tuple[Listener, ...] = ()
+        self._of: dict[str, list[tuple[Listener, Callable[..., Any]]]] = {}
 
-        `entry.taken_at` and `entry.waited` are still those of this holder.
-        """
+    def add(self, listener: Listener) -> None:
+        """One more is told from now on. Never switches."""
+        self._set((*self.all, listener))
+
+    def remove(self, listener: Listener) -> None:
+        """One is told nothing more. Never switches."""
+        self._set(tuple(one for one in self.all if one is not listener))
+
+    def lent(self, entry: Entry, seconds: float) -> None:
+        """Tells all."""
+        self._tell("lent", entry, seconds)
+
+    def waited(self, seconds: float, why: str) -> None:
+        """Tells all."""
+        self._tell("waited", seconds, why)
+
+    def refused(self, why: str) -> None:
+        """Tells all."""
+        self._tell("refused", why, is_pools=True)
+
+    def returned(self, entry: Entry, held: float) -> None:
+        """Tells all."""
+        self._tell("returned", entry, held)
+
+    def opened(self, entry: Entry, seconds: float) -> None:
+        """Tells all."""
+        self._tell("opened", entry, seconds, is_pools=True)
+
+    def closed(self, entry: Entry, cause: str) -> None:
+        """Tells all."""
+        self._tell("closed", entry, cause)
+
+    def handed_out(self, entry: Entry, connection: Any) -> Any:
+        """Through each in turn."""
+        return self._hand_on("handed_out", entry, connection)
+
+    def cursor_made(self, record: Any, cursor: Any) -> Any:
+        """Through each in turn."""
+        return self._hand_on("cursor_made", record, cursor)
+
+    def transaction_ending(self, entry: Entry | None) -> None:
+        """Tells all."""
+        self._tell("transaction_ending", entry)
+
+    def _tell(self, event: str, *what: Any, is_pools: bool = False) -> None:
+        for listener, method in self._of[event]:
+            try:
+                method(*what)
+            except Exception:
+                self._dismiss(listener)
+            except BaseException:
+                # A kill, because it has switched, which it must not. The caller's goes on to the caller;
+                # of the pool's own greenlets, or about somebody else's refusal, it is nobody's.
+                if not is_pools:
+                    raise
+                self._dismiss(listener)
+
+    def _hand_on(self, event: str, about: Any, value: Any) -> Any:
+        for listener, method in self._of[event]:
+            try:
+                value = method(about, value)
+            except Exception:
+                self._dismiss(listener)
+        return value
+
+    def _set(self, listeners: tuple[Listener, ...]) -> None:
+        self.all = listeners
+        self._of = {event: [*_methods(listeners, event)] for event in _EVENTS}
+        if not listeners:
+            self._left()
+
+    def _dismiss(self, listener: Listener) -> None:
+        """A listener has raised, which is handled now: the pool goes on without it. Never switches."""
+        self.remove(listener)
+        message = "%r: its listener %r has raised an error, and is told nothing more"
+        tell = partial(log.error, message, self._pool, listener, exc_info=sys.exc_info()[1])
+        self._post(gevent.spawn_raw, tell)
 
 
-def dismiss(pool: ResourcePool) -> None:
-    """The listener has raised, which is handled now: the pool goes on without it. Never switches."""
-    listener, pool.listener = pool.listener, None
-    message = "%r: its listener %r has raised an error, and is told nothing more"
-    tell = partial(log.error, message, pool, listener, exc_info=sys.exc_info()[1])
-    if pool.is_here:
-        gevent.spawn_raw(tell)
-    else:  # a user's thread, which may have no hub that runs
-        pool.mailbox.post(gevent.spawn_raw, tell)
+_EVENTS: Final = [name for name in vars(Listener) if not name.startswith("_")]
+
+
+def _methods(
+    listeners: Iterable[Listener], event: str
+) -> Iterator[tuple[Listener, Callable[..., Any]]]:
+    for listener in listeners:
+        method = getattr(listener, event)
+        if getattr(method, "__func__", None) is not getattr(Listener, event):
+            yield listener, method

@@ -55,7 +55,7 @@ class Patience:
         if 2.0 * seconds > self._held:
             self.held(2.0 * seconds)
 
-    def doomed(self, now: float) -> tuple[float, float]:
+    def about_to_give_up(self, now: float) -> tuple[float, float]:
         """Between which ages a caller is about to be killed before it could finish.
 
         Returns:

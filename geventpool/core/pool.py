@@ -1,6 +1,6 @@
-"""Acquire, release, close: the only code of the core that blocks.
+"""Acquire, release, close: the only code of the core that blocks its callers.
 
-The ledger decides without switching; here its decisions are carried out. At every switch point exactly one
+The books decide without switching; here their decisions are carried out. At every switch point exactly one
 party answers for an entry, and a kill that arrives there leaves the books right.
 """
 
@@ -11,40 +11,33 @@ import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-from weakref import WeakMethod
 
 import gevent
 from gevent import Greenlet, getcurrent
 from gevent._hub_local import get_hub_if_exists
 
-from ..errors import PoolClosed, printable
+from ..errors import ConfigError, PoolClosed
 from ..sizing import SizingPolicy
-from . import registry, shrinking, threads
-from .cleaner import SOON, Cleaner
+from . import causes, registry, threads
+from .clock import Clock
 from .closing import close_retired
-from .drain import Drain
 from .entry import CLOSED, CLOSING, IDLE, IN_USE, Entry
 from .handlers import Handlers, Limits
-from .holders import Holders, disown
 from .ledger import Ledger
 from .line import Line
-from .listener import Listener, Recorder, dismiss
-from .opener import Opener
+from .listener import Listener, Listeners
+from .owners import clear_owner
 from .registry import is_gone, look_for_fork, unforked
-from .renewal import Renewal
-from .soundness import begin_to_watch, has_died_lent, lend_sound, settle_sure_for, wait
+from .shared import NO_HUB, Shared
 from .stacks import capture
 from .stats import Counters, PoolStats, snapshot
-from .waiter import Clock, HubClock
-from .watch import Tell, is_dead, is_quiet, leave
+from .upkeep import SOON, Upkeep
+from .watch import has_same_socket, is_dead, is_quiet
 
 log = logging.getLogger("geventpool")
 
-# Causes for which an entry is closed that may mean that the other side is gone.
-_SIGNS_OF_DEATH = ("dead", "invalidated")
 
-
-class ResourcePool:
+class ResourcePool(Shared):
     """A pool of resources, owned by one thread's hub.
 
     Args:
@@ -54,13 +47,7 @@ class ResourcePool:
         name: for messages.
         clock: time and timers; real ones by default.
         is_cleaner_timed: close what is surplus by a hub timer; else `acquire` and `release` do it.
-
-    Attributes:
-        listener: is told of everything, if there is one.
-        recorder: is told of every return, if there is one. On the class: that of all pools.
     """
-
-    recorder: Recorder | None = None
 
     def __init__(
         self,
@@ -72,33 +59,17 @@ class ResourcePool:
         clock: Clock | None = None,
         is_cleaner_timed: bool = True,
     ) -> None:
-        self.name = name
-        self.handlers = handlers
-        self.clock: Clock = clock or HubClock()
-        self.hub: Any = threads.NO_HUB
-        self.mailbox: Any = None  # the hub's, for other threads
-        self.limits = limits
-        self.min_idle = limits.min_idle
-        self.listener: Listener | None = None
-        self._cleaner_is_timed = is_cleaner_timed
-        self.tell: WeakMethod[Tell] = WeakMethod(self._hung_up)
-        self._begin(policy)
+        super().__init__(handlers, policy, limits, name, clock)
+        self._is_cleaner_timed = is_cleaner_timed
+        self._begin()
         registry.add(self)
 
-    def _begin(self, policy: SizingPolicy) -> None:
-        self.policy = policy
-        self.ledger: Ledger = Ledger(self.limits.max_size, lifo=self.limits.lifo)
+    def _begin(self) -> None:
+        self.ledger = Ledger(self.limits.max_size, lifo=self.limits.lifo)
+        self.line = Line()
         self.counters = Counters()
-        self.is_closed = False
-        self.is_dormant = False  # disposed of, until somebody asks again: nothing is idle
-        self.is_shrinking = False  # closed, dormant, or above a lowered cap
-        self.entries: set[Entry] = set()  # open ones, in whatever state
-        self.draining = Drain(self.ledger, self.clock)
-        self.line: Line = Line(self)
-        self.holders: Holders = Holders(self)
-        self.renewal: Renewal = Renewal(self)
-        self.opener: Opener = Opener(self)
-        self.cleaner: Cleaner = Cleaner(self, self._cleaner_is_timed)
+        self.is_closed = self.is_dormant = self.is_warm = self.is_shrinking = False
+        self.upkeep = Upkeep(self, self.release, self._is_cleaner_timed)
 
     def acquire(self, timeout: float | None, is_new: bool = True) -> Entry:
         """Lends an entry. Never switches when one is idle and sure, or with `timeout=0`.
@@ -115,17 +86,17 @@ class ResourcePool:
             PoolClosed: the pool is closed.
             Exception: what `open` raised for this caller.
         """
-        if (not unforked or get_hub_if_exists() is not self.hub) and not threads.owns(self):
+        if (not unforked or get_hub_if_exists() is not self.hub) and not threads.claim(self):
             return threads.acquire(self, timeout, is_new)
         now = self.clock.now()
-        if not self._cleaner_is_timed:
-            self.cleaner.sweep()
+        if not self._is_cleaner_timed:
+            self.upkeep.react(now)
         ledger = self.ledger
-        if ledger.waiting or not ledger.idle:
+        if self.line.callers or not ledger.idle:
             if is_new and self.is_dormant:
-                shrinking.wake(self)
+                self._wake()
             self.policy.requested(now)
-            entry = wait(self, math.inf if timeout is None else now + timeout, now)
+            entry = self._wait(math.inf if timeout is None else now + timeout, now)
         else:  # as in `Ledger.take`, for one frame less
             entry = ledger.idle.pop() if ledger.lifo else ledger.idle.popleft()
             entry.state = IN_USE
@@ -137,20 +108,18 @@ class ResourcePool:
                 or entry.is_suspect
                 or not (entry.poll is None or is_quiet(entry, now))
             ):
-                entry = lend_sound(self, entry, now, timeout)
+                entry = self._lend_sound(entry, now, timeout)
         self.counters.checkouts += 1
-        entry.owner = owner = getcurrent()  # as in `Holders.own`
+        entry.owner = owner = getcurrent()  # as in `Owners.own`
         if isinstance(owner, Greenlet):
             owner.rawlink(entry.on_owner_end)
-        if self.holders.records_stacks:
+        if self.upkeep.waiting.owners.records_stacks:
             entry.stack = capture(1)
         if self.listener is not None:
             try:
                 self.listener.lent(entry, self.clock.now() - now)
-            except Exception:
-                dismiss(self)
             except BaseException:  # it has switched, which it must not, and was killed there
-                self.discard(entry, "check interrupted")
+                self.discard(entry, causes.CHECK_INTERRUPTED)
                 raise
         return entry
 
@@ -177,20 +146,17 @@ class ResourcePool:
         try:
             is_clean = is_clean or self.handlers.is_clean(entry.resource)
         except BaseException:
-            self.discard(entry, "reset failed")
+            self.discard(entry, causes.RESET_FAILED)
             raise
         if not is_clean and not (self.reset(entry) and entry.state is IN_USE):
             return
-        if entry.is_suspect and has_died_lent(self, entry):
-            self.discard(entry, "dead")
-            return
         now, ledger = self.clock.now(), self.ledger
-        if now >= entry.expires_at or self.is_shrinking:
-            why_not = shrinking.why_not_kept(self)
-            if why_not or (now >= entry.expires_at and not self.renewal.keeps(entry, now)):
-                self.discard(entry, why_not or "expired")
+        if entry.is_suspect or now >= entry.expires_at or self.is_shrinking:
+            why_not = self._why_not_fit(entry, now)
+            if why_not:
+                self.discard(entry, why_not)
                 return
-        owner = entry.owner  # as in `disown`
+        owner = entry.owner  # as in `clear_owner`
         if owner is not None:
             entry.owner = entry.stack = None
             if isinstance(owner, Greenlet):
@@ -200,19 +166,13 @@ class ResourcePool:
         if self.listener is not None and is_callers:
             try:
                 self.listener.returned(entry, held)
-            except Exception:
-                dismiss(self)
             except BaseException:  # as in `acquire`
-                self.discard(entry, "reset failed")
+                self.discard(entry, causes.RESET_FAILED)
                 raise
-        if self.recorder is not None and is_callers:
-            self.recorder.record(self, entry, held)
-        if ledger.waiting:
+        if self.line.callers:
             if is_callers:
                 self.line.patience.held(held)
-            self.line.choose_next(now)
-        if ledger.waiting:
-            self.line.serve(ledger.put(entry), entry, now)
+            self.upkeep.waiting.serve_next(entry, now)
             return
         entry.state = IDLE  # as in `Ledger.put`
         ledger.in_use = in_use = ledger.in_use - 1
@@ -222,11 +182,14 @@ class ResourcePool:
         entry.waited = 0.0
         sure_until = now + entry.sure_for
         entry.sure_until = sure_until if sure_until < entry.expires_at else entry.expires_at
-        if self.draining.waiters or (
-            len(ledger.idle) + in_use > self.min_idle
-            and (not self.cleaner.is_armed or (not in_use and self.cleaner.rings_at > now + SOON))
+        upkeep = self.upkeep
+        rings_at = upkeep.alarm.at
+        if (
+            rings_at == math.inf
+            or (not in_use and rings_at > now + SOON)
+            or upkeep.waiting.draining.waiters
         ):
-            self.cleaner.returned()
+            upkeep.became_idle(now)
 
     def abandon(self, entry: Entry, give_back: Callable[[Entry], object] | None = None) -> None:
         """Releases an entry whose holder has dropped it. Never switches: for finalizers.
@@ -238,9 +201,9 @@ class ResourcePool:
         if is_gone(entry):
             return
         if self.is_here:
-            disown(entry)
+            clear_owner(entry)
         if self.mailbox is not None:
-            self.mailbox.post(self.in_background, give_back or self.release, entry)
+            self.mailbox.post(self.upkeep.in_background, give_back or self.release, entry)
 
     def discard(self, entry: Entry, cause: str) -> None:
         """Has an entry closed in the background instead of released. Never switches."""
@@ -249,10 +212,7 @@ class ResourcePool:
         if get_hub_if_exists() is not self.hub:
             self.abandon(entry, partial(self.discard, cause=cause))
             return
-        try:
-            self._retire(entry, cause)
-        finally:  # also if the listener is killed
-            self.in_background(partial(close_retired, self), entry)
+        self.upkeep.discard(entry, cause)
 
     def forget(self, entry: Entry, cause: str) -> None:
         """Drops an entry whose resource is gone, or somebody else's from now on. Never switches."""
@@ -262,9 +222,31 @@ class ResourcePool:
             self.abandon(entry, partial(self.forget, cause=cause))
             return
         try:
-            self._retire(entry, cause)
+            self.upkeep.retire(entry, cause)
         finally:
-            self.closed(entry)
+            self.upkeep.closed(entry)
+
+    def acquire_first(self, seconds: float) -> Entry | None:
+        """Lends an entry before everybody else, for the pool's own purposes. May switch greenlets.
+
+        One at a time, in the owner's thread. It is no caller: neither figures nor `max_waiting` count
+        it. If there is room, one may be opened for it, but a pool that was disposed of is not woken.
+
+        Returns:
+            None: nothing is idle, and nothing has come back within so many seconds, or could.
+        """
+        ledger, now = self.ledger, self.clock.now()
+        entry = self._take_idle(now)
+        if entry is not None:
+            return entry
+        has_room = ledger.room > 0 and not self.is_dormant
+        if self.is_closed or not (ledger.in_use or ledger.opening or has_room):
+            return None
+        return self.upkeep.waiting.wait_first(seconds, has_room, now)
+
+    def take_over(self, entry: Entry) -> None:
+        """The calling greenlet uses an entry that was handed to it, and so holds it. Never switches."""
+        self.upkeep.waiting.owners.take_over(entry)
 
     @threads.in_owners_thread
     def expire_all(self, is_opening_too: bool = False) -> None:
@@ -273,10 +255,25 @@ class ResourcePool:
         Args:
             is_opening_too: also what is being opened, after it has served whom it is for.
         """
-        self.renewal.due_when_returned.clear()
-        opening = self.opener.in_flight.values() if is_opening_too else ()
-        for entry in (*self.entries, *opening):
+        upkeep = self.upkeep
+        upkeep.ages.due_when_returned.clear()
+        opening = upkeep.in_flight.values() if is_opening_too else ()
+        for entry in (*self.ledger.entries, *opening):
             entry.expires_at = entry.sure_until = -math.inf
+
+    def distrust(self, entry: Entry, why: str) -> None:
+        """Something says that this entry, and so all of its age, is of no use. Never switches.
+
+        Args:
+            entry: a lent one. Its holder may go on with it.
+            why: for the log.
+        """
+        if not self.is_here:
+            self.mailbox.post(self.distrust, entry, why)
+        elif self.upkeep.ages.distrust(entry, self.clock.now()):
+            self.upkeep.pace.doubt()
+            self.expire_all()
+            log.warning("%r: %s: all connections that are open by now will be replaced", self, why)
 
     @threads.in_owners_thread
     def configure(self, limits: Limits, policy: SizingPolicy | None = None) -> None:
@@ -286,42 +283,56 @@ class ResourcePool:
         """
         is_lifetime_new = limits.lifetime != self.limits.lifetime
         self.limits = limits
-        self.min_idle = limits.min_idle
-        for entry in self.entries:
-            settle_sure_for(self, entry)
+        for entry in self.ledger.entries:
+            self.upkeep.settle_sure_for(entry)
         if policy is not None:
             self.policy = policy
         if is_lifetime_new:
-            self.renewal.begin_again()
-        ledger = self.ledger
-        ledger.lifo, ledger.max_size = limits.lifo, limits.max_size
-        while ledger.idle and shrinking.is_oversize(self):
-            self.discard(ledger.idle[0], "resized")
-        shrinking.note(self)
-        self.opener.look(self.clock.now())
-        self.cleaner.arm()
+            self.upkeep.lifetime_changed()
+        self.ledger.lifo = limits.lifo
+        self.ledger.cap.configured = limits.max_size
+        self._changed()
+
+    @threads.in_owners_thread
+    def grant(self, most: float) -> None:
+        """Changes how many entries there may be at once, from outside. Never switches.
+
+        The cap is the smaller one of this and `max_size`. Surplus idle entries are closed now, those in
+        use when released.
+
+        Args:
+            most: 0 or more; `math.inf`: the settings alone count.
+
+        Raises:
+            ConfigError: it is no number, or negative.
+        """
+        if not most >= 0:
+            raise ConfigError("grant", most, "give 0 or more, or math.inf")
+        self.ledger.cap.granted = most
+        self._changed()
 
     @threads.in_owners_thread
     def warm_up(self) -> None:
         """Opens up to `min_idle` resources in the background and keeps that many. Never switches."""
-        self.opener.is_warm = True
-        shrinking.wake(self)
-        self.opener.open_wanted(self.clock.now())
+        self.is_warm = True
+        self._wake()
+        self.upkeep.react(self.clock.now())
 
     @threads.in_owners_thread
     def close_idle(self, cause: str) -> None:
         """Closes everything idle before it returns. May switch greenlets."""
-        retired = []
+        retired: list[Entry] = []
+        upkeep = self.upkeep
         try:
             while self.ledger.idle:
                 retired.append(self.ledger.idle[0])
-                self._retire(retired[-1], cause)
+                upkeep.retire(retired[-1], cause)
             while retired and getcurrent() is not self.hub:
-                close_retired(self, retired.pop())
+                close_retired(self, upkeep.closed, retired.pop())
         finally:
             # The caller was killed, or is a finalizer in the hub: others do it.
             for entry in retired:
-                self.in_background(partial(close_retired, self), entry)
+                upkeep.in_background(partial(close_retired, self, upkeep.closed), entry)
 
     @threads.in_owners_thread
     def dispose(self) -> None:
@@ -329,158 +340,221 @@ class ResourcePool:
 
         What is in use is lent to those in line, as long as there are any, and then closed.
         """
-        shrinking.dispose(self)
+        self.is_dormant = self.is_shrinking = True
+        try:
+            self.close_idle(causes.DISPOSED)
+        finally:  # again, because somebody may have asked while that was closed
+            self.is_dormant = self.is_shrinking = True
+            while self.ledger.idle:
+                self.discard(self.ledger.idle[0], causes.DISPOSED)
+            self.upkeep.react(self.clock.now())
 
     @threads.in_owners_thread
     def close(self) -> None:
         """Closes what is idle, refuses who waits; what is in use is closed when released."""
         self.is_closed = self.is_shrinking = True
-        self.opener.stop()
-        self.line.refuse_all(PoolClosed(f"{self!r} was closed"))
-        self.close_idle("closed")
+        self.is_warm = False
+        self.upkeep.waiting.refuse_all(PoolClosed(f"{self!r} was closed"))
+        self.close_idle(causes.CLOSED)
 
     @threads.in_owners_thread
     def drain(self, timeout: float) -> bool:
         """Waits until nothing is in use; False: not within `timeout` seconds. Switches greenlets."""
-        return self.draining.wait(timeout)
+        return self.upkeep.waiting.draining.wait(timeout)
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """Who is told of everything."""
+        return () if self.listener is None else self.listener.all
+
+    def add_listener(self, listener: Listener) -> None:
+        """One more is told of everything from now on. Never switches."""
+        if self.listener is None:
+            self.listener = Listeners(self, self._post, self._has_no_listener)
+        self.listener.add(listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """It is told nothing more. Never switches."""
+        if self.listener is not None:
+            self.listener.remove(listener)
 
     def stats(self) -> PoolStats:
         """A frozen snapshot of all figures. Never switches."""
         look_for_fork()
-        return snapshot(self)
+        return snapshot(
+            self.name,
+            self.limits,
+            self.ledger,
+            len(self.line.callers),
+            self.counters,
+            self.policy.demand(self.clock.now()),
+            self.upkeep.pace.connect_time,
+        )
 
     def status(self) -> str:
         """All figures in one line of text."""
         return f"{self!r}: {self.stats()}"
 
-    def __repr__(self) -> str:
-        return f"<{printable(self.name)} {self.ledger!r}>"
-
-    @property
-    def is_here(self) -> bool:
-        """Does the calling thread own the pool?"""
-        return bool(get_hub_if_exists() is self.hub)
-
-    def add_opened(self, entry: Entry, now: float) -> None:
-        """Puts a new resource into circulation. Never switches."""
-        self.counters.opened += 1
-        self.entries.add(entry)
-        self.holders.add(entry)
-        entry.opened_at = now
-        begin_to_watch(self, entry)
-        self.renewal.add(entry)
-        if self.ledger.waiting:
-            self.line.choose_next(now)
-        waiter = self.ledger.opened(entry)
-        if waiter is not None:
-            self.policy.rose(now, self.ledger.in_use)
-            self.line.serve(waiter, entry, now)
-        else:
-            why_not = shrinking.why_not_kept(self)
-            if why_not:
-                self.discard(entry, why_not)
-                return
-            entry.idle_since = now
-            entry.sure_until = min(now + entry.sure_for, entry.expires_at)
-        self.cleaner.arm()  # there is one more, so the longest idle may be due earlier
-
-    def _retire(self, entry: Entry, cause: str) -> None:
-        """Takes an entry out of circulation, to be closed. Never switches."""
-        leave(entry)
-        was_in_use = entry.state is IN_USE
-        self.ledger.retire(entry)
-        self.renewal.forget(entry)
-        entry.cause = cause
-        self.counters.closed[cause] += 1
-        if cause in _SIGNS_OF_DEATH:
-            self.opener.doubt()
-        if was_in_use:
-            now = self.clock.now()
-            disown(entry)
-            held = now - entry.taken_at
-            self.counters.hold_seconds += held
-            if self.recorder is not None:
-                self.recorder.record(self, entry, held)
-            self.policy.fell(now, self.ledger.in_use)
-            self.draining.notify()
-        if self.listener is not None:
-            try:
-                if was_in_use:
-                    self.listener.returned(entry, held)
-                self.listener.closed(entry, cause)
-            except Exception:
-                dismiss(self)
-
-    def in_background(self, errand: Callable[[Entry], object], entry: Entry) -> None:
-        """Does what may switch where the caller must not. Raw: programs kill all `Greenlet`s."""
-        gevent.spawn_raw(self._run_errand, errand, entry)
-
-    def _run_errand(self, errand: Callable[[Entry], object], entry: Entry) -> None:
-        look_for_fork()
-        if entry.state is CLOSED:
-            return  # the parent's
-        try:
-            self.handlers.move(entry.resource)  # its holder may have been another thread
-        except Exception:
-            log.exception("%r: error while moving %r to this thread", self, entry.resource)
-        try:
-            errand(entry)
-        except Exception:
-            log.exception("%r: error in the background", self)
-
-    def take_idle(self, now: float) -> Entry | None:
-        """Lends what is idle, without a second look. Never switches."""
-        entry = self.ledger.take()
-        if entry is not None:
-            entry.taken_at = now
-            self.policy.rose(now, self.ledger.in_use)
-        return entry
-
-    def _hung_up(self, entry: Entry) -> None:
-        """An entry's socket has hung up, or one that had its number before. Never switches."""
-        if entry.state is IN_USE:
-            entry.is_suspect = True  # looked at when it comes back
-        elif entry.state is IDLE and is_dead(entry, self.handlers):
-            self.discard(entry, "dead")
-
     def reset(self, entry: Entry) -> bool:
         """Resets a returned entry; the releasing greenlet owns it. True: it can be lent again."""
         if is_gone(entry):
             return False
-        self.holders.own_again(entry)  # it may be another than the one that took it
+        self.take_over(entry)  # it may be another than the one that took it
         self.counters.resets += 1
         try:
             is_fit = self.handlers.reset(entry.resource)
         except BaseException as error:
-            self.discard(entry, "reset failed")
+            self.discard(entry, causes.RESET_FAILED)
             if not isinstance(error, Exception):
                 raise
             log.warning("%r: error while resetting %r", self, entry.resource, exc_info=True)
             return False
         if not is_fit and entry.state is IN_USE:
-            self.discard(entry, "abandoned")
+            self.discard(entry, causes.ABANDONED)
         return is_fit
-
-    def closed(self, entry: Entry) -> None:
-        """A retired entry's resource is gone. Never switches."""
-        self.entries.discard(entry)
-        if entry.state is not CLOSED:  # else the process has forked while it was being closed
-            self.ledger.closed(entry)
-        self.opener.look(self.clock.now())
 
     def begin_again_after_fork(self) -> None:
         """Empties the pool of a forked child, whatever fails. Nothing of the parent's is touched."""
-        registry.disown(self.entries, self.handlers.fileno)
+        registry.disown(self.ledger.entries, self.handlers.fileno)
+        self.upkeep.is_over = True
         try:
             if self.is_here:
-                self.opener.abort()
-                self.cleaner.stop()
-                self.renewal.stop()
-                self.line.refuse_all(PoolClosed(f"{self!r} belongs to the parent of this process"))
+                self.upkeep.abort()
+                self.upkeep.waiting.refuse_all(
+                    PoolClosed(f"{self!r} belongs to the parent of this process")
+                )
             else:  # another thread's, which is not here any more: nothing of it may be touched
                 registry.keep_for_good(vars(self).copy())
         finally:
             self.handlers = threads.bare(self.handlers)
-            self._begin(self.policy)
-            self.hub, self.mailbox = threads.NO_HUB, None
+            self._begin()
+            self.hub, self.mailbox = NO_HUB, None
         self.policy = self.policy.fresh()
+
+    def _wait(self, deadline: float, now: float) -> Entry:
+        """Waits in line for an entry. What has hung up before it changed hands goes to nobody.
+
+        But a second new one does: what becomes of all that are opened is for the caller to see.
+        """
+        had_new_one = False
+        while True:
+            entry = self.upkeep.waiting.wait(deadline, now)
+            now = self.clock.now()
+            is_new = entry.taken_at == entry.opened_at
+            if entry.poll is None or (is_new and had_new_one) or is_quiet(entry, now):
+                return entry
+            if not is_dead(entry, self.handlers):
+                return entry
+            had_new_one |= is_new
+            self.discard(entry, causes.DEAD)
+
+    def _lend_sound(self, taken: Entry, now: float, timeout: float | None) -> Entry:
+        """Takes a second look at an entry that was just taken; if it will not do, at the next."""
+        entry: Entry | None = taken
+        deadline = math.inf if timeout is None else now + timeout
+        while entry is not None:
+            try:
+                if self._is_sound(entry, now, deadline):
+                    return entry
+            except BaseException:
+                if entry.state is IN_USE:
+                    self.discard(entry, causes.CHECK_INTERRUPTED)
+                raise
+            now = self.clock.now()
+            entry = self._take_idle(now)
+        return self._wait(deadline, now)
+
+    def _is_sound(self, entry: Entry, now: float, deadline: float) -> bool:
+        """Looks at an entry that was just taken, and pings it if need be; discards what cannot be lent."""
+        if now >= entry.expires_at:
+            self.discard(entry, causes.EXPIRED)
+            return False
+        if is_dead(entry, self.handlers):
+            self.discard(entry, causes.DEAD)
+            return False
+        if not has_same_socket(entry):  # it has reconnected by itself
+            self.upkeep.watch(entry)
+        if now < entry.sure_until and not entry.is_suspect:
+            return True
+        if deadline <= now:
+            # timeout=0 never switches: somebody else checks, the next caller has the use of it.
+            self.upkeep.in_background(self._check_and_return, entry)
+            return False
+        patience = self.limits.connect_timeout
+        limit = gevent.Timeout.start_new(min(deadline - now, patience))
+        try:
+            return self._check(entry)
+        except gevent.Timeout as error:
+            if error is not limit:
+                raise
+            if deadline - now <= patience:
+                waiting = self.upkeep.waiting
+                raise waiting.timed_out(self.clock.now(), now, 0.0) from None
+            self.discard(entry, causes.DEAD)
+            for other in self.ledger.idle:  # to ask them would take as long for each
+                other.expires_at = -math.inf
+            return False
+        finally:
+            limit.close()
+
+    def _check(self, entry: Entry) -> bool:
+        """Pings. The caller owns the entry; if it comes to harm, so does nobody else."""
+        self.counters.pings += 1
+        entry.is_suspect = False  # now, because the hub may learn something worse meanwhile
+        is_alive = self.handlers.check(entry.resource)
+        if not is_alive:
+            self.discard(entry, causes.DEAD)
+            for other in self.ledger.idle:  # what has killed it has perhaps killed the others
+                other.is_suspect = True
+        return is_alive
+
+    def _check_and_return(self, entry: Entry) -> None:
+        try:
+            is_fit = self._check(entry)
+        except BaseException:
+            self.discard(entry, causes.CHECK_INTERRUPTED)
+            raise
+        if is_fit:
+            self.release(entry, is_clean=True)
+
+    def _why_not_fit(self, entry: Entry, now: float) -> str:
+        """The cause for which an entry that has come back is not kept; empty: it is."""
+        if entry.is_suspect:
+            entry.is_suspect = False
+            if is_dead(entry, self.handlers):
+                return causes.DEAD
+            if not has_same_socket(entry):  # it has only reconnected
+                self.upkeep.watch(entry)
+        self.note_shrinking()
+        why_not = self.why_not_kept()
+        if not why_not and now >= entry.expires_at and not self.upkeep.came_back_old(entry, now):
+            return causes.EXPIRED
+        return why_not
+
+    def _take_idle(self, now: float) -> Entry | None:
+        """Lends what is idle, without a second look."""
+        entry = None if self.line.callers else self.ledger.take()
+        if entry is not None:
+            entry.taken_at = now
+            self.policy.rose(now, self.ledger.in_use)
+        return entry
+
+    def _changed(self) -> None:
+        """The settings, or the cap."""
+        self.note_shrinking()
+        self.upkeep.react(self.clock.now())
+
+    def _wake(self) -> None:
+        """Somebody asks again: all is as before `dispose`."""
+        self.is_dormant = False
+        self.note_shrinking()
+
+    def _post(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Has something called in the owner's hub; here, if it is this thread's."""
+        if self.is_here:
+            function(*arguments)
+        else:  # a user's thread, which may have no hub that runs
+            self.mailbox.post(function, *arguments)
+
+    def _has_no_listener(self) -> None:
+        self.listener = None

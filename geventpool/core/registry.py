@@ -18,15 +18,12 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import gevent
 from gevent.monkey import get_original
 
 from .entry import CLOSED, CLOSING, Entry
-
-if TYPE_CHECKING:
-    from .pool import ResourcePool
 
 log = logging.getLogger("geventpool")
 
@@ -38,10 +35,18 @@ _sleep: Callable[[float], None] = get_original("time", "sleep")
 _WIPE_ON_FORK = 18  # Linux's MADV_WIPEONFORK, for which Python has no name
 _NO_ADVICE = -1  # which every kernel refuses
 
-_pools: weakref.WeakSet[ResourcePool] = weakref.WeakSet()
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_on_new: list[Callable[[Any], object]] = []
 _inherited: list[object] = []
 _at_fork: list[Callable[[], object]] = []
 _at_it: dict[int, tuple[int, object]] = {}  # by process: the thread that begins anew
+
+
+class Pool(Protocol):
+    """What is known here of a pool."""
+
+    def begin_again_after_fork(self) -> None:
+        """Empties it in a forked child."""
 
 
 class ByProcessId:
@@ -84,14 +89,28 @@ unforked = _byte_that_no_child_inherits()
 unforked.value = 1
 
 
-def add(pool: ResourcePool) -> None:
+def add(pool: Pool) -> None:
     """Makes a new pool known."""
     _pools.add(pool)
+    for meet in _on_new:
+        meet(pool)
 
 
-def pools() -> list[ResourcePool]:
-    """The pools of this process that are still referred to, in no order."""
+def pools() -> list[Any]:
+    """The pools (`ResourcePool`) of this process that are still referred to, in no order."""
     return list(_pools)
+
+
+def for_each(meet: Callable[[Any], object]) -> Callable[[], None]:
+    """Has something done with each pool of this process, also with those that are made later.
+
+    Returns:
+        Ends that.
+    """
+    _on_new.append(meet)
+    for pool in pools():
+        meet(pool)
+    return partial(_on_new.remove, meet)
 
 
 def at_fork(begin_again: Callable[[], object]) -> None:

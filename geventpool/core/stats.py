@@ -6,10 +6,10 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from .pool import ResourcePool
+from ..sizing.demand import Demand
+from .ledger import Ledger
 
 # Seconds; the upper edges of the histogram of waits, the last bucket is everything beyond.
 WAIT_EDGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -136,22 +136,28 @@ class PoolStats:
         )
 
 
-def snapshot(pool: ResourcePool) -> PoolStats:
+def snapshot(
+    name: str,
+    limits: Any,
+    ledger: Ledger,
+    waiting: int,
+    counters: Counters,
+    demand: Demand,
+    connect_time: float,
+) -> PoolStats:
     """The figures of a pool as they are now. Never switches."""
-    ledger, counters = pool.ledger, pool.counters
-    demand = pool.policy.demand(pool.clock.now())
     special = ("closed", "wait_counts", "wait_reasons", "timeout_reasons")
     names = [name for name in Counters.__slots__ if name not in special]
     return PoolStats(
-        name=pool.name,
-        max_size=ledger.max_size,
-        min_idle=pool.min_idle,
+        name=name,
+        max_size=ledger.cap.limit,
+        min_idle=limits.min_idle,
         size=ledger.size,
         idle=len(ledger.idle),
         in_use=ledger.in_use,
         opening=ledger.opening,
         closing=ledger.closing,
-        waiting=len(ledger.waiting),
+        waiting=waiting,
         level=demand.level,
         mean_in_use=demand.mean_in_use,
         checkouts_per_second=demand.checkouts_per_second,
@@ -160,6 +166,6 @@ def snapshot(pool: ResourcePool) -> PoolStats:
         timeouts=sum(counters.timeout_reasons.values()),
         timeout_reasons=dict(counters.timeout_reasons),
         wait_counts=tuple(counters.wait_counts),
-        connect_time=pool.opener.connect_time,
+        connect_time=connect_time,
         **{name: getattr(counters, name) for name in names},
     )

@@ -15,7 +15,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import gevent
 from gevent import Greenlet, get_hub, getcurrent
@@ -24,13 +24,12 @@ from gevent.hub import MAIN_THREAD_IDENT
 from gevent.monkey import get_original, is_module_patched
 
 from ..errors import PoolTimeout
-from . import registry
+from . import causes, registry
+from .clock import HubClock
 from .entry import IN_USE, Entry
 from .handlers import Handlers
-from .waiter import HubClock, Waiter
-
-if TYPE_CHECKING:
-    from .pool import ResourcePool
+from .shared import NO_HUB
+from .waiter import Waiter
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Callable[..., Any])
@@ -46,10 +45,6 @@ _new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
 # first hubs at once would deadlock on the import locks.
 _LOADED = gevent.config.loop, gevent.config.threadpool
 
-NO_HUB: Any = (
-    object()
-)  # of a pool that nobody owns yet; no thread has it, while one may have `None`
-
 _FOR_EVER = 1e8
 _GRACE = 1.0
 
@@ -59,7 +54,31 @@ _service_mailbox: Any = None
 _mailboxes: Any = _Local()
 
 
-def owns(pool: ResourcePool) -> bool:
+class Pool(Protocol):
+    """What is handed to the hub that owns it; see `ResourcePool`."""
+
+    hub: Any
+    mailbox: Any
+    handlers: Handlers
+
+    @property
+    def is_here(self) -> bool:
+        """Does the calling thread own it?"""
+
+    def acquire(self, timeout: float | None, is_new: bool) -> Entry:
+        """Lends an entry."""
+
+    def release(self, entry: Entry, is_clean: bool) -> None:
+        """Takes it back."""
+
+    def discard(self, entry: Entry, cause: str) -> None:
+        """Closes it instead."""
+
+    def reset(self, entry: Entry) -> bool:
+        """Makes it fit for the next."""
+
+
+def claim(pool: Pool) -> bool:
     """Does the calling thread own a pool? Its first use decides who does."""
     registry.look_for_fork()
     with _deciding:
@@ -85,9 +104,9 @@ def in_owners_thread(method: M) -> M:
     """
 
     @functools.wraps(method)
-    def called(pool: ResourcePool, *arguments: Any) -> Any:
+    def called(pool: Pool, *arguments: Any) -> Any:
         registry.look_for_fork()
-        if pool.is_here or owns(pool):
+        if pool.is_here or claim(pool):
             return method(pool, *arguments)
         if getcurrent() is get_hub_if_exists():
             return pool.mailbox.post(gevent.spawn_raw, method, pool, *arguments)
@@ -96,19 +115,19 @@ def in_owners_thread(method: M) -> M:
     return cast(M, called)
 
 
-def acquire(pool: ResourcePool, timeout: float | None, is_new: bool) -> Entry:
+def acquire(pool: Pool, timeout: float | None, is_new: bool) -> Entry:
     """`acquire` for a thread that does not own the pool. May switch greenlets, or block the thread."""
     ask: Callable[[], Entry] = partial(pool.acquire, timeout, is_new)
     entry: Entry = call(pool, ask, timeout, partial(pool.release, is_clean=True))
     try:
         pool.handlers.move(entry.resource)
     except BaseException:
-        pool.discard(entry, "dead")
+        pool.discard(entry, causes.DEAD)
         raise
     return entry
 
 
-def release(pool: ResourcePool, entry: Entry, is_clean: bool) -> None:
+def release(pool: Pool, entry: Entry, is_clean: bool) -> None:
     """`release` for a thread that does not own the pool: resets here, where the resource was used."""
     registry.look_for_fork()
     if entry.state is not IN_USE:
@@ -116,26 +135,26 @@ def release(pool: ResourcePool, entry: Entry, is_clean: bool) -> None:
     try:
         is_clean = is_clean or pool.handlers.is_clean(entry.resource)
     except BaseException:
-        pool.discard(entry, "reset failed")
+        pool.discard(entry, causes.RESET_FAILED)
         raise
     if is_clean or pool.reset(entry):
         _tell(pool, partial(_come_home, pool, entry))
 
 
-def _come_home(pool: ResourcePool, entry: Entry) -> None:
+def _come_home(pool: Pool, entry: Entry) -> None:
     if entry.state is not IN_USE:
         return
     try:
         pool.handlers.move(entry.resource)
     except Exception:
         log.exception("%r: error while moving %r to this thread", pool, entry.resource)
-        pool.discard(entry, "dead")
+        pool.discard(entry, causes.DEAD)
     else:
         pool.release(entry, is_clean=True)
 
 
 def call(
-    pool: ResourcePool,
+    pool: Pool,
     function: Callable[[], T],
     timeout: float | None,
     undo: Callable[[T], Any],
@@ -170,7 +189,7 @@ def call(
     return errand.value
 
 
-def _tell(pool: ResourcePool, function: Callable[[], object]) -> None:
+def _tell(pool: Pool, function: Callable[[], object]) -> None:
     """Has a function called in the owner's hub, where it must not switch. May switch.
 
     Waits a moment until it was called, so that the caller sees the effect; it will be in any case.

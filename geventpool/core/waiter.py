@@ -1,96 +1,33 @@
-"""The one-shot cell through which an entry reaches a waiting greenlet, and the clock it waits by."""
+"""A greenlet in line, without locks or events: the hub's own callbacks wake it."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from gevent import get_hub, getcurrent
 
-
-class Timer(Protocol):
-    """What `Clock.call_later` returns."""
-
-    def stop(self) -> None:
-        """Forgets the call, if it has not been made yet."""
+from .clock import Clock
+from .line import Caller
 
 
-class Clock(Protocol):
-    """Where a pool gets its time from; tests give it `geventpool.testing.FakeClock`."""
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-
-    def call_later(self, seconds: float, call: Callable[[], object], *, ref: bool) -> Timer:
-        """Makes a call in the hub after so many seconds; `ref=False` keeps no process alive."""
-
-
-class _HubTimer:
-    __slots__ = ("_timer",)
-
-    def __init__(self, seconds: float, call: Callable[[], object], ref: bool) -> None:
-        self._timer = get_hub().loop.timer(max(0.0, seconds), ref=ref)
-        # The loop's own idea of now is as old as its last turn: without the update a timer that is
-        # started after a long computation would ring at once.
-        self._timer.start(call, update=True)
-
-    def stop(self) -> None:
-        self._timer.stop()
-        self._timer.close()
-
-
-class HubClock:
-    """Real time: `time.monotonic` and timers of the calling thread's hub."""
-
-    now = staticmethod(time.monotonic)
-
-    def call_later(self, seconds: float, call: Callable[[], object], *, ref: bool) -> Timer:
-        """Makes a call in the hub after so many seconds. Never switches."""
-        return _HubTimer(seconds, call, ref)
-
-
-class Waiter:
-    """A greenlet in line. Settled once, with a value or an error; later settlements are bugs.
+class Waiter(Caller):
+    """A caller with its greenlet. Settled once, with a value or an error; later settlements are bugs.
 
     Attributes:
         value: what it was served; stays here if the greenlet is killed on its way out, so that
             whoever catches the kill can give it back.
         error: what it was refused with.
         is_settled: one of the two has come.
-        parked_at: when it began to wait, in seconds of the pool's clock.
-        deadline: when somebody is to call `expire`; for `wait` itself it means nothing.
-        blocked_before: for how long in sum the hub had been seen without a turn when it began.
-        wants_open: the policy would not have it wait for a return.
-        is_overdue: it has waited for as long as an open takes, and for as long as the policy wants.
-        holds_until: the policy wants nothing opened for it before; 0: as soon as it is overdue.
     """
 
-    __slots__ = (
-        "_greenlet",
-        "_is_expired",
-        "blocked_before",
-        "deadline",
-        "error",
-        "holds_until",
-        "is_overdue",
-        "is_settled",
-        "parked_at",
-        "value",
-        "wants_open",
-    )
+    __slots__ = ("_greenlet", "_is_expired", "error", "is_settled", "value")
 
-    def __init__(self, parked_at: float = 0.0) -> None:
+    def __init__(self, parked_at: float = 0.0, deadline: float = math.inf) -> None:
+        super().__init__(parked_at, deadline)
         self.value: Any = None
         self.error: BaseException | None = None
         self.is_settled = False
-        self.parked_at = parked_at
-        self.deadline = math.inf
-        self.blocked_before = 0.0
-        self.wants_open = False
-        self.is_overdue = False
-        self.holds_until = 0.0
         self._greenlet: Any = getcurrent()
         self._is_expired = False
 
@@ -109,7 +46,7 @@ class Waiter:
 
         Args:
             clock: measures the seconds.
-            seconds: longest wait; `None` for ever.
+            seconds: longest wait; `None`: until somebody calls `expire`.
 
         Returns:
             True if settled, False if the time ran out first.

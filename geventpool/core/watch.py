@@ -89,7 +89,7 @@ def _poll_for(fd: int) -> select.poll:
     return poll
 
 
-def follow(entry: Entry, handlers: Handlers, tell: WeakMethod[Tell]) -> None:
+def watch(entry: Entry, handlers: Handlers, tell: WeakMethod[Tell]) -> None:
     """Learns which socket an entry has now, and has the hub tell when that hangs up. Never switches.
 
     Args:

@@ -11,6 +11,7 @@ from django.db import connections
 
 from geventpool.errors import ConfigError
 from geventpool.observe.observer import Observer, Settings
+from geventpool.observe.watcher import watcher_of
 
 from . import registry
 from .registry import AliasPool
@@ -34,7 +35,7 @@ def attach(alias: str, settings: Settings) -> Observer:
             "target", alias, f"there is no such alias in DATABASES; give one of {known}"
         )
     pool = registry.pool(alias)
-    if alias in registry.followers or pool.core.listener is not None:
+    if alias in registry.followers or watcher_of(pool.core) is not None:
         raise ConfigError("target", alias, "it is watched already; detach() that observer first")
     return _watch(pool, settings)
 

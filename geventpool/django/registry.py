@@ -11,8 +11,8 @@ from gevent import getcurrent
 
 from geventpool import drivers
 from geventpool.core.entry import IN_USE, Entry
-from geventpool.core.holders import disown
-from geventpool.core.listener import Listener, dismiss
+from geventpool.core.listener import Listener
+from geventpool.core.owners import clear_owner
 from geventpool.core.registry import look_for_fork
 from geventpool.drivers import State
 from geventpool.errors import ConfigError, PoolClosed, PoolTimeout
@@ -82,10 +82,6 @@ class Loan(PooledConnection):
         """Who observes the pool; `None`: nobody."""
         return self._pool.core.listener
 
-    def dismiss_listener(self) -> None:
-        """It has raised. Never switches."""
-        dismiss(self._pool.core)
-
     @property
     def is_ours(self) -> bool:
         """It was neither given back, nor taken back, nor is it that of a forked parent."""
@@ -101,7 +97,7 @@ class Loan(PooledConnection):
         """Nobody is the holder of a connection that several greenlets use. Never switches."""
         entry = self._entry
         if entry is not None and entry.owner is not None and self._pool.core.is_here:
-            disown(entry)
+            clear_owner(entry)
 
     def is_used_elsewhere(self) -> bool:
         """Does another greenlet use it than the one that has borrowed it?"""

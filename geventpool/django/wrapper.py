@@ -148,13 +148,7 @@ class PooledWrapper(_Base):
         else:
             cursor = super().create_cursor(name)
         listener = loan.listener
-        if listener is None:
-            return cursor
-        try:
-            return listener.cursor_made(loan, cursor)
-        except Exception:
-            loan.dismiss_listener()
-            return cursor
+        return cursor if listener is None else listener.cursor_made(loan, cursor)
 
     def make_cursor(self, cursor: Any) -> Any:
         """As ever, but of no use when the connection was given back."""
@@ -192,10 +186,7 @@ class PooledWrapper(_Base):
         look_for_fork()
         loan = self._loan
         if loan is not None and loan.listener is not None:
-            try:
-                loan.listener.transaction_ending(loan.entry)
-            except Exception:
-                loan.dismiss_listener()
+            loan.listener.transaction_ending(loan.entry)
 
     def _commit(self) -> Any:
         self._tell_of_end()

@@ -19,6 +19,7 @@ from .files import Publisher, publish, read_snapshots
 from .hub import HubWatch, watch_hub
 from .observer import Observer, Settings
 from .snapshot import snapshot
+from .watcher import watcher_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -87,5 +88,5 @@ def report() -> str:
 
 
 def _refuse_second(core: Any) -> None:
-    if core.listener is not None:
+    if watcher_of(core) is not None:
         raise ConfigError("target", core, "it is watched already; detach() that observer first")

@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..sqlalchemy import GeventPool
 from .dbapi import rows_of
 from .observer import Observer, Settings
-from .watcher import Watcher
+from .watcher import Watcher, watcher_of
 
 
 def pool_of(engine: Any) -> GeventPool:
@@ -45,7 +45,7 @@ def attach(engine: Engine, settings: Settings) -> Observer:
 
     def connected(_connection: Any, record: Any) -> None:
         core = record._pool.core
-        if core.listener is None and observer.is_attached:
+        if watcher_of(core) is None and observer.is_attached:
             observer.watch(core)
 
     targets: list[tuple[Any, str, Any]] = [(pool, "connect", connected)]
@@ -90,8 +90,12 @@ def _run(context: Any, cursor: Any, text: str, do: Any, arguments: tuple[Any, ..
     entry = getattr(record, "entry", None)
     if entry is None:
         return False  # it is detached, or of another pool
-    watcher = record._pool.core.listener  # also while a connection is new and has no proxy of ours
-    hold = watcher.holds.get(entry) if isinstance(watcher, Watcher) else None
+    watcher = watcher_of(
+        record._pool.core
+    )  # also while a connection is new and has no proxy of ours
+    if not isinstance(watcher, Watcher):
+        return False
+    hold = watcher.holds.get(entry)
     if hold is None:
         return False
     connection = fairy.dbapi_connection

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from ..core import registry, stacks
+from ..core.clock import Timer
 from ..core.entry import IN_USE, Entry
-from ..core.waiter import Timer
 from ..drivers import State, driver_for
 from .sites import (
     Line,

@@ -126,7 +126,7 @@ class Observer:
         self.name = core.name
         self.watcher = kind(self, core)
         self._watchers.add(self.watcher)
-        core.listener = self.watcher
+        core.add_listener(self.watcher)
 
     def know(self, database: str) -> None:
         """It has turned out what the raw pool's database is. Never switches."""
@@ -142,8 +142,7 @@ class Observer:
         """Watches no longer. What was learnt stays readable. Never switches greenlets."""
         self.is_attached = False
         for watcher in list(self._watchers):  # of pools that were disposed of, too
-            if watcher.core.listener is watcher:
-                watcher.core.listener = None
+            watcher.core.remove_listener(watcher)
             watcher.stop()
         while self._undo:
             self._undo.pop()()

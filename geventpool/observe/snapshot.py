@@ -19,7 +19,7 @@ from ..core.registry import at_fork, pools
 from ..core.stats import Counters
 from . import shape
 from .hub import hub_snapshot
-from .watcher import FiguresListener
+from .watcher import watcher_of
 
 VERSION = 1
 
@@ -101,10 +101,8 @@ def pool_snapshot(pool: ResourcePool) -> dict[str, Any]:
     stats = asdict(pool.stats())
     if stats["max_size"] == math.inf:
         stats["max_size"] = None  # JSON knows no infinity
-    listener = pool.listener
-    observed = (
-        listener.observer.to_json(listener) if isinstance(listener, FiguresListener) else None
-    )
+    watcher = watcher_of(pool)
+    observed = None if watcher is None else watcher.observer.to_json(watcher)
     return {**stats, "observed": observed}
 
 

@@ -75,11 +75,11 @@ class FiguresListener(Listener):
         except Exception:
             self.observer.failed()
 
-    def handed_out(self, entry: Entry) -> Any:
+    def handed_out(self, entry: Entry, connection: Any) -> Any:
         """What a user of the raw pool gets instead of the driver's connection. May switch, to log."""
         if self.log.isEnabledFor(logging.DEBUG):
             self.log.debug("%r: connection %s checked out", self.core, self.number(entry))
-        return entry.resource
+        return connection
 
     def stop(self) -> None:
         """Nothing runs."""
@@ -92,7 +92,7 @@ class FiguresListener(Listener):
         holds = self.holds
         return [
             describe(self, entry, holds.get(entry))
-            for entry in list(self.core.entries)
+            for entry in list(self.core.ledger.entries)
             if entry.state is IN_USE
         ]
 
@@ -172,18 +172,20 @@ class Watcher(FiguresListener):
         except Exception:
             self.observer.failed()
 
-    def handed_out(self, entry: Entry) -> Any:
+    def handed_out(self, entry: Entry, connection: Any) -> Any:
         """A connection that tells us of its cursors and queries."""
-        super().handed_out(entry)
+        super().handed_out(entry, connection)
         if self.observer.database is None:
             self.observer.know(driver_for(entry.resource).name)
         hold = self.holds.get(entry)
-        return entry.resource if hold is None else dbapi.Connection(self, hold, entry.resource)
+        return connection if hold is None else dbapi.Connection(self, hold, connection)
 
     def cursor_made(self, record: Any, cursor: Any) -> Any:
         """A cursor that tells us of its queries, unless SQLAlchemy does."""
-        caller = sys._getframe(1).f_back
-        if caller is not None and caller.f_globals.get("__name__", "").startswith("sqlalchemy."):
+        caller: FrameType | None = sys._getframe(1)
+        while caller is not None and _module(caller).startswith("geventpool."):
+            caller = caller.f_back
+        if caller is not None and _module(caller).startswith("sqlalchemy."):
             return cursor
         hold = None if record is None else self.holds.get(record.entry)
         if hold is None:
@@ -263,3 +265,13 @@ class Watcher(FiguresListener):
         text, site = self.show(hold.text), site_of(frame)
         message = ", %.3g s: %s, sent at %s"
         self.observer.warn("slow query", site, message, seconds, text, tell_site(site))
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__"))
+
+
+def watcher_of(core: ResourcePool) -> FiguresListener | None:
+    """Who observes a pool; `None`: nobody."""
+    found = (one for one in core.listeners if isinstance(one, FiguresListener))
+    return next(found, None)

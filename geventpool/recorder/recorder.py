@@ -9,7 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from ..core import registry
 from ..core.entry import Entry
+from ..core.listener import Listener
 from ..core.pool import ResourcePool
 from ..errors import ConfigError
 from .journal import Journal, check, close_ended, close_when_gone
@@ -83,10 +85,9 @@ class Recorder:
         """Listens to one more pool; see `record`."""
         core = getattr(pool, "core", None)
         if isinstance(core, ResourcePool):
-            if core.recorder is not None:
+            if any(isinstance(one, _Returns) for one in core.listeners):
                 raise ConfigError("pool", pool, "is recorded already: stop that first")
-            core.recorder = self
-            self._undo.append(partial(_leave, weakref.ref(core)))
+            self._attach(core)
             return
         from sqlalchemy.engine import Engine
         from sqlalchemy.pool import Pool
@@ -103,8 +104,7 @@ class Recorder:
 
     def attach_all(self) -> None:
         """Listens to every pool of ours in this process, also to those that are made later."""
-        ResourcePool.recorder = self
-        self._undo.append(partial(setattr, ResourcePool, "recorder", None))
+        self._undo.append(registry.for_each(self._attach))
 
     def attach_all_of_sqlalchemy(self) -> None:
         """Listens to every pool of SQLAlchemy in this process, also to those that are made later."""
@@ -127,12 +127,17 @@ class Recorder:
         for journal in list(self._journals.values()):
             journal.flush()
 
-    def record(self, pool: ResourcePool, entry: Entry, held: float) -> None:
-        """A pool of ours tells of a return. Never switches, never raises."""
+    def returned(self, pool: ResourcePool, entry: Entry, held: float) -> None:
+        """A pool of ours tells of a return. Never switches."""
         journal = self._journals.get(pool)
         if journal is None:
             journal = self._new_journal(pool, pool.name)
         journal.add(self._epoch + entry.taken_at - entry.waited, held)
+
+    def _attach(self, core: ResourcePool) -> None:
+        listener = _Returns(self, core)
+        core.add_listener(listener)
+        self._undo.append(partial(_leave, weakref.ref(core), listener))
 
     def _listen(self, target: Any, name: str, call: Callable[..., object]) -> None:
         from sqlalchemy import event
@@ -171,7 +176,20 @@ class Recorder:
         return journal
 
 
-def _leave(core: weakref.ref[ResourcePool]) -> None:
+class _Returns(Listener):
+    """Tells a recorder of what comes back to one pool, which it does not keep alive."""
+
+    def __init__(self, recorder: Recorder, core: ResourcePool) -> None:
+        self.recorder = recorder
+        self._core = weakref.ref(core)
+
+    def returned(self, entry: Entry, held: float) -> None:
+        core = self._core()
+        if core is not None:
+            self.recorder.returned(core, entry, held)
+
+
+def _leave(core: weakref.ref[ResourcePool], listener: Listener) -> None:
     pool = core()
     if pool is not None:
-        vars(pool).pop("recorder", None)  # what is on the class counts again
+        pool.remove_listener(listener)

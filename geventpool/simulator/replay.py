@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any
 
 import gevent
 
 from ..core.entry import Entry
-from ..core.handlers import Limits
+from ..core.handlers import Handlers, Limits
 from ..core.pool import ResourcePool
 from ..core.threads import mailbox_here
 from ..errors import PoolClosed
@@ -28,7 +27,7 @@ from .trace import Trace
 _PROGRESS = 8191  # a mask: progress is told every 8192 requests
 
 
-class _Handlers:
+class _Handlers(Handlers):
     """What a pool does with connections that need nothing but to be opened and closed."""
 
     def __init__(self, clock: FakeClock, connect_time: float) -> None:
@@ -44,47 +43,8 @@ class _Handlers:
     def close(self, resource: FakeConnection, cause: str) -> None:
         resource.close()
 
-    def ghost(self, resource: FakeConnection) -> None:
-        return None
-
-    def lay(self, ghost: Any) -> bool:
-        return True
-
-    def is_full(self, error: BaseException) -> bool:
-        return False
-
-    def is_brief(self, error: BaseException) -> bool:
-        return False
-
-    def is_busy(self, resource: FakeConnection) -> bool:
-        return False
-
-    def move(self, resource: FakeConnection) -> None:
-        pass
-
-    def check(self, resource: FakeConnection) -> bool:
-        return True
-
-    def needs_check(self, resource: FakeConnection) -> bool:
-        return False
-
     def is_clean(self, resource: FakeConnection) -> bool:
         return True
-
-    def reset(self, resource: FakeConnection) -> bool:
-        return True
-
-    def fileno(self, resource: FakeConnection) -> None:
-        return None
-
-    def socket_of(self, resource: FakeConnection) -> None:
-        return None
-
-    def on_reconnect(self, resource: FakeConnection, tell: Callable[[], object]) -> None:
-        pass
-
-    def is_farewell(self, resource: FakeConnection, peeked: bytes) -> bool:
-        return False
 
 
 class Replay:
@@ -154,7 +114,7 @@ class Replay:
             self._run()
         except BaseException:  # most likely the caller's own time-out
             self.pool.is_closed = True  # for who has not begun to wait yet
-            self.pool.line.refuse_all(PoolClosed("the simulation was given up"))
+            self.pool.upkeep.waiting.refuse_all(PoolClosed("the simulation was given up"))
             raise
 
     def _run(self) -> None:
@@ -201,7 +161,7 @@ class Replay:
 
     def _give_back(self, now: float) -> None:
         self._clock.jump(now)
-        is_somebody_served = bool(self.pool.ledger.waiting)
+        is_somebody_served = bool(self.pool.line.callers)
         self.pool.release(heappop(self._returns)[2])
         if is_somebody_served:
             settle()

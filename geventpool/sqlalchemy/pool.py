@@ -215,7 +215,7 @@ class GeventPool(Door, Pool):
             _dispatch=self.dispatch,
         )
         # As before, once somebody uses it: recreating connects to nothing.
-        new.core.opener.is_warm = self.core.opener.is_warm
+        new.core.is_warm = self.core.is_warm
         if self._is_disposed:  # again, because somebody may have asked while that was logged
             self.core.dispose()
         return new
@@ -275,11 +275,10 @@ class GeventPool(Door, Pool):
     def _connect_late(self, error: PoolTimeout) -> Entry:
         """Nothing was there in time. `QueuePool`'s `timeout=0` does not wait for others, but connects."""
         ledger = self.core.ledger
-        room = ledger.max_size - ledger.size
         if (
             type(error) is PoolTimeout
             and self.config.timeout == 0
-            and len(ledger.waiting) < ledger.opening + room
+            and len(self.core.line.callers) < ledger.opening + ledger.room
         ):
             try:
                 return self.core.acquire(_LONGEST_CONNECT, False)

@@ -15,7 +15,6 @@ from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from .. import drivers
 from ..core.entry import CLOSED, IN_USE, Entry
-from ..core.listener import dismiss
 from ..core.registry import look_for_fork, unforked
 from ..drivers.base import Driver, Ghost, State
 
@@ -125,17 +124,11 @@ class Fairy(_ConnectionFairy):
             entry = record.entry
             if entry is not None and entry.owner is not getcurrent() and entry.owner is not None:
                 # It was handed from one greenlet to another: who uses it, holds it.
-                self._pool.core.holders.own_again(entry)
+                self._pool.core.take_over(entry)
         assert self.dbapi_connection is not None
         cursor = self.dbapi_connection.cursor(*args, **kwargs)
         listener = self._pool.core.listener
-        if listener is None:
-            return cursor
-        try:
-            return listener.cursor_made(record, cursor)
-        except Exception:
-            dismiss(self._pool.core)
-            return cursor
+        return cursor if listener is None else listener.cursor_made(record, cursor)
 
     def commit(self) -> None:
         if not unforked:
@@ -163,13 +156,10 @@ class Fairy(_ConnectionFairy):
 
     def _tell_of_end(self) -> None:
         """A transaction is about to end; not every driver tells afterwards that it has."""
-        core = self._pool.core
+        listener = self._pool.core.listener
         record: Any = self._connection_record
-        if record is not None and core.listener is not None:
-            try:
-                core.listener.transaction_ending(record.entry)
-            except Exception:
-                dismiss(core)
+        if record is not None and listener is not None:
+            listener.transaction_ending(record.entry)
 
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         pool = self._pool
@@ -196,7 +186,9 @@ class Fairy(_ConnectionFairy):
                 self.dbapi_connection = self._connection_record = None  # type: ignore[assignment]
                 return
             if record is not None and record.entry is not None:
-                pool.core.holders.own_again(record.entry)  # who gives it back, holds it meanwhile
+                pool.core.take_over(
+                    record.entry
+                )  # who gives it back, holds it meanwhile
             super()._checkin(transaction_was_reset)
             return
         # What SQLAlchemy would do, without what there is nothing to do for.

@@ -317,7 +317,7 @@ def test_a_connection_that_reconnects_and_is_handed_on_is_watched_by_its_new_soc
     owner.kill()
     gevent.sleep(0.05)  # the pool has been told
     handed.pop().close()
-    [entry] = pool.core.entries
+    [entry] = pool.core.ledger.entries
     assert entry.fd == entry.resource._sock.fileno()
     for end in taken:
         end.close()

@@ -83,7 +83,7 @@ class QueuePool(GeventPool):
     def _do_return_conn(self, record):
         super()._do_return_conn(record)
         # QueuePool closes the surplus before it comes back; our cleaner does so in a greenlet.
-        self.core.cleaner.sweep()
+        self.core.upkeep.react(self.core.clock.now())
         if self.core.ledger.closing and getcurrent() is not get_hub():
             gevent.idle()
 

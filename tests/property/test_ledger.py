@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -20,7 +21,6 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.ledger: Ledger = Ledger(3)
         self.entries: list[Entry] = []
-        self.line: list[object] = []
 
     def of(self, *states: str) -> list[Entry]:
         return [entry for entry in self.entries if entry.state in states]
@@ -28,12 +28,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def pick(self, data: Any, *states: str) -> Entry:
         return data.draw(st.sampled_from(self.of(*states)))
 
-    def expect_first_in_line(self, served: object | None) -> None:
-        assert served is (self.line.pop(0) if self.line else None)
-
     @rule(size=st.integers(1, 5))
     def resize(self, size: int) -> None:
-        self.ledger.max_size = size
+        self.ledger.cap.configured = size
+
+    @rule(most=st.one_of(st.integers(0, 5), st.just(math.inf)))
+    def grant(self, most: float) -> None:
+        self.ledger.cap.granted = most
 
     @rule(lifo=st.booleans())
     def change_order(self, lifo: bool) -> None:
@@ -45,32 +46,19 @@ class LedgerMachine(RuleBasedStateMachine):
         entry = self.ledger.take()
         assert entry is (None if not idle else idle[-1 if self.ledger.lifo else 0])
 
-    @precondition(lambda self: not self.ledger.idle)
-    @rule()
-    def park(self) -> None:
-        waiter = object()
-        self.line.append(waiter)
-        self.ledger.park(waiter)
-
-    @precondition(lambda self: self.line)
-    @rule(data=st.data())
-    def leave(self, data: Any) -> None:
-        waiter = data.draw(st.sampled_from(self.line))
-        self.line.remove(waiter)
-        self.ledger.leave(waiter)
-
     @rule()
     def reserve(self) -> None:
-        size = self.ledger.size
+        room, surplus = self.ledger.room, self.ledger.surplus
         entry = self.ledger.reserve()
-        assert (entry is None) == (size >= self.ledger.max_size)
+        assert (entry is None) == (room <= 0)
+        assert room > 0 or surplus + self.ledger.closing >= 0
         if entry is not None:
             self.entries.append(entry)
 
     @precondition(lambda self: self.of(OPENING))
     @rule(data=st.data())
     def opened(self, data: Any) -> None:
-        self.expect_first_in_line(self.ledger.opened(self.pick(data, OPENING)))
+        self.ledger.opened(self.pick(data, OPENING))
 
     @precondition(lambda self: self.of(OPENING))
     @rule(data=st.data())
@@ -80,7 +68,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.of(IN_USE))
     @rule(data=st.data())
     def put(self, data: Any) -> None:
-        self.expect_first_in_line(self.ledger.put(self.pick(data, IN_USE)))
+        self.ledger.put(self.pick(data, IN_USE))
 
     @precondition(lambda self: self.of(IN_USE, IDLE))
     @rule(data=st.data())
@@ -116,7 +104,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert counted[IN_USE] == ledger.in_use
         assert counted[CLOSING] == ledger.closing
         assert ledger.size == sum(counted.values()) - counted[CLOSED]
-        assert list(ledger.waiting) == self.line
+        assert ledger.entries == set(self.of(IDLE, IN_USE, CLOSING))
 
 
 TestLedger = LedgerMachine.TestCase

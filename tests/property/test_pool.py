@@ -90,11 +90,11 @@ class Causes(Listener):
     def closed(self, entry: Entry, cause: str) -> None:
         machine = self._machine
         ledger = machine.pool.core.ledger
-        if cause == "resized" and ledger.size - (ledger.closing - 1) > ledger.max_size:
+        if cause == "resized" and ledger.surplus + 1 > 0:
             machine.seen[cause] += 1
         elif cause == "disposed" and (machine.is_dormant or machine.is_closing_idle):
             machine.seen[cause] += 1
-            assert machine.is_closing_idle or not ledger.waiting, "those in line come first"
+            assert machine.is_closing_idle or not machine.pool.core.line.callers, "those in line come first"
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -131,7 +131,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.held_for = 0.0
         self.steps = 0
         self.is_dormant = self.is_closing_idle = False
-        self.pool.core.listener = Causes(self)
+        self.pool.core.add_listener(Causes(self))
 
     def client(self, timeout: float | None, seconds: float, way: str, nested: bool) -> None:
         with suppress(Kill, gevent.Timeout, PoolTimeout, PoolClosed, FakeDriver.Error):
@@ -321,7 +321,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert stats.size == stats.idle + stats.in_use + stats.opening + stats.closing
         assert len(self.holders) <= stats.in_use
         assert stats.opened - sum(stats.closed.values()) == stats.idle + stats.in_use
-        assert stats.size - stats.opening == len(self.pool.core.entries)
+        assert stats.size - stats.opening == len(self.pool.core.ledger.entries)
 
     @invariant()
     def nothing_is_kept_that_is_surplus(self) -> None:

@@ -205,8 +205,8 @@ class Scene:
         server.start()
         up_at = time.monotonic()
         # Its return is found within a second, because the next attempt is due by then.
-        opener = self.pool.core.opener
-        assert opener.last_error is None or opener._retry_at - self.pool.core.clock.now() <= STEP
+        pace = self.pool.core.upkeep.pace
+        assert pace.last_error is None or pace.retry_at - self.pool.core.clock.now() <= STEP
         self.observe_again()
         with self.watching():
             assert load.wait_for_recovery(STEP + SLACK)

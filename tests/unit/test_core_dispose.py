@@ -170,7 +170,7 @@ def test_an_aged_connection_of_a_disposed_pool_has_no_successor(driver, clock) -
     driver.is_down = True
     clock.advance(91)  # its successor is wanted, and cannot be opened
     lent = pool.connection()
-    assert pool.core.renewal.ageing
+    assert pool.core.upkeep.ages.ageing
     pool.core.dispose()
     driver.is_down = False
     clock.advance(3)
@@ -444,7 +444,7 @@ def test_a_short_unload_timeout_does_not_wait_for_a_long_one_in_front(driver, cl
 
 def test_a_listener_need_say_nothing(driver, clock) -> None:
     pool = ConnectionPool(driver.connect, clock=clock)
-    pool.core.listener = Listener()
+    pool.core.add_listener(Listener())
     with pool.connection() as connection:
         assert connection is driver.connections[0]
     pool.connection().invalidate()
@@ -469,7 +469,7 @@ def test_a_listener_that_raises_is_told_nothing_more_and_costs_nothing(
     driver, clock, method, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool = ConnectionPool(driver.connect, clock=clock, max_size=1, timeout=1)
-    pool.core.listener = listener = Failing(method)
+    pool.core.add_listener(listener := Failing(method))
     lent = pool.connection()
     late = gevent.spawn(pool.connection, timeout=0.5)
     clock.advance(0.7)
@@ -490,7 +490,7 @@ def test_a_listener_that_raises_is_told_nothing_more_and_costs_nothing(
 def test_a_listener_that_raises_costs_nothing_at_sqlalchemys_door(method) -> None:
     driver = FakeDriver()
     pool = GeventPool(driver.connect)
-    pool.core.listener = listener = Failing(method)
+    pool.core.add_listener(listener := Failing(method))
     connection = pool.connect()
     cursor = connection.cursor()
     cursor.execute("select 1")
@@ -516,7 +516,7 @@ def test_a_kill_that_arrives_in_a_listener_costs_no_connection(driver, clock, me
     pool = ConnectionPool(
         driver.connect, clock=clock, max_size=1, shed_after=shed_after, reclaim_after=None
     )
-    pool.core.listener = Killed(method)
+    pool.core.add_listener(killed := Killed(method))
 
     def use(end: str) -> None:
         lent = pool.connection(timeout=5)
@@ -526,7 +526,7 @@ def test_a_kill_that_arrives_in_a_listener_costs_no_connection(driver, clock, me
     users = [gevent.spawn(use, end) for end in ("close", "invalidate", "invalidate", "close")]
     clock.advance(30)
     assert all(user.dead for user in users)
-    pool.core.listener = None
+    pool.core.remove_listener(killed)
     pool.core.ledger.check()
     assert pool.stats().size == pool.stats().idle
     pool.connection(timeout=1).close()
@@ -538,10 +538,10 @@ def test_a_kill_that_arrives_in_a_listener_at_dispose_leaves_nothing_open(driver
     pool = ConnectionPool(driver.connect, clock=clock, max_size=2)
     for one in [pool.connection(), pool.connection()]:
         one.close()
-    pool.core.listener = Killed("closed")
+    pool.core.add_listener(killed := Killed("closed"))
     with pytest.raises(gevent.GreenletExit):
         pool.core.dispose()
-    pool.core.listener = None
+    pool.core.remove_listener(killed)
     settle()
     pool.core.dispose()
     assert (driver.open_connections, pool.stats().size) == ([], 0)

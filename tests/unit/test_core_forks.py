@@ -59,13 +59,13 @@ def test_whatever_the_child_does_first_its_pool_is_empty_and_says_nothing(
     pool = a_pool(driver)
     lent = [pool.connection(), pool.connection()]
     pool.connection().close()
-    parents = list(pool.core.entries)
+    parents = list(pool.core.ledger.entries)
     assert len(parents) == 3
     said = [list(one.calls) for one in driver.connections]
     fork()
     WAYS[way](pool, lent)
     assert registry.unforked
-    assert not pool.core.entries & set(parents)
+    assert not pool.core.ledger.entries & set(parents)
     for connection in lent:
         connection.close()
     settle()
@@ -97,7 +97,7 @@ def test_a_connection_of_the_parent_can_be_invalidated_and_nothing_goes_on_for_e
     lent = pool.connection()
     fork()
     registry.look_for_fork()
-    posted = len(pool.core.entries)
+    posted = len(pool.core.ledger.entries)
     lent.invalidate()
     settle()
     assert posted == 0
@@ -116,7 +116,7 @@ def test_what_fails_in_one_pool_hinders_neither_that_pool_nor_the_others(
 
     monkeypatch.setattr(pools[0].core.handlers, "fileno", fail)
     monkeypatch.setattr(type(pools[1].core.policy), "fresh", fail)
-    monkeypatch.setattr(pools[2].core.opener, "abort", fail)
+    monkeypatch.setattr(pools[2].core.upkeep, "abort", fail)
     called: list[int] = []
     registry.at_fork(fail)
     registry.at_fork(lambda: called.append(1))
@@ -237,7 +237,7 @@ def test_a_child_that_closes_what_it_has_inherited_says_nothing_at_sqlalchemys_d
         connection.execute(text("create table t (x int)"))
     held = inside(engine)
     pool: Any = engine.pool
-    (entry,) = pool.core.entries
+    (entry,) = pool.core.ledger.entries
     parents = entry.resource.dbapi_connection
     fork()
     held.close()

@@ -166,6 +166,7 @@ def test_everybody_has_a_deadline_of_his_own(driver, clock) -> None:
     held.close()
     settle()
     assert ended[None] == 40
+    clock.advance(0.1)
     assert clock.pending == 0
 
 
@@ -241,7 +242,7 @@ def test_who_outlives_the_age_that_was_learnt_is_first_again() -> None:
     for number in range(20):
         patience.ended(0.5, now=number)
     patience.held(0.02)
-    young, old = patience.doomed(now=20)
+    young, old = patience.about_to_give_up(now=20)
     assert 0.4 < young < 0.5 < old < 0.8
 
 
@@ -253,7 +254,7 @@ def test_nobody_is_passed_over_on_weak_evidence(ages: list[float]) -> None:
     patience.held(0.02)
     for number, age in enumerate(ages):
         patience.ended(age, now=number * 0.1)
-    young, old = patience.doomed(now=len(ages) * 0.1)
+    young, old = patience.about_to_give_up(now=len(ages) * 0.1)
     assert young > old
 
 
@@ -261,6 +262,6 @@ def test_what_was_learnt_is_forgotten_when_nobody_is_killed_any_more() -> None:
     patience = Patience()
     for _ in range(20):
         patience.ended(0.5, now=0.0)
-    assert patience.doomed(now=1.0)[0] <= 0.5
-    young, old = patience.doomed(now=6.0)
+    assert patience.about_to_give_up(now=1.0)[0] <= 0.5
+    young, old = patience.about_to_give_up(now=6.0)
     assert young > old

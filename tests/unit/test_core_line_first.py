@@ -17,7 +17,7 @@ SECONDS = 1.0
 
 
 def go_first(pool: ConnectionPool) -> gevent.Greenlet:
-    greenlet = gevent.spawn(pool.core.line.go_first, SECONDS)
+    greenlet = gevent.spawn(pool.core.acquire_first, SECONDS)
     settle()
     return greenlet
 
@@ -25,7 +25,7 @@ def go_first(pool: ConnectionPool) -> gevent.Greenlet:
 def test_what_is_idle_is_lent_at_once_and_counts_as_nobodys_checkout(driver, clock) -> None:
     pool = ConnectionPool(driver.connect, clock=clock)
     pool.connection().close()
-    entry = pool.core.line.go_first(SECONDS)
+    entry = pool.core.acquire_first(SECONDS)
     assert entry is not None
     assert pool.stats().in_use == 1
     pool.core.release(entry, is_clean=True)
@@ -58,13 +58,13 @@ def test_it_gives_up_when_nothing_comes_back_and_at_once_when_nothing_can(driver
     clock.advance(SECONDS)
     assert first.dead
     assert first.value is None
-    assert not pool.core.ledger.waiting
+    assert not pool.core.line.callers
     entry: Any = held._entry
-    pool.core._retire(entry, "abandoned")
-    assert pool.core.line.go_first(SECONDS) is None, "all that there is, is being closed"
-    close_retired(pool.core, entry)
+    pool.core.upkeep.retire(entry, "abandoned")
+    assert pool.core.acquire_first(SECONDS) is None, "all that there is, is being closed"
+    close_retired(pool.core, pool.core.upkeep.closed, entry)
     pool.close()
-    assert pool.core.line.go_first(SECONDS) is None, "closed"
+    assert pool.core.acquire_first(SECONDS) is None, "closed"
 
 
 def test_where_there_is_room_one_is_opened_for_it_unless_the_pool_was_disposed_of(
@@ -73,15 +73,15 @@ def test_where_there_is_room_one_is_opened_for_it_unless_the_pool_was_disposed_o
     pool = ConnectionPool(driver.connect, clock=clock, max_size=2)
     held = pool.connection()
     entry: Any = held._entry
-    pool.core._retire(entry, "abandoned")
+    pool.core.upkeep.retire(entry, "abandoned")
     first = go_first(pool)
     assert len(driver.connections) == 2
     pool.core.release(first.value, is_clean=True)
     assert pool.stats().idle == 1
     pool.core.dispose()
-    assert pool.core.line.go_first(SECONDS) is None
+    assert pool.core.acquire_first(SECONDS) is None
     assert len(driver.connections) == 2
-    close_retired(pool.core, entry)
+    close_retired(pool.core, pool.core.upkeep.closed, entry)
 
 
 def test_max_waiting_and_shedding_do_not_count_it(driver, clock) -> None:

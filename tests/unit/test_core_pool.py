@@ -265,7 +265,7 @@ def test_a_server_that_comes_back_is_opened_to_by_and_by(make, driver, clock) ->
     refused = gevent.spawn(pool.connection)
     clock.advance(2)
     assert isinstance(refused.exception, driver.Error)
-    assert pool.core.opener.ramp == 1
+    assert pool.core.upkeep.pace.ramp == 1
     driver.is_down = False
     assert opening_each_second(pool, clock, 30)[:4] == [1, 2, 27, 0], "three successes are proof"
 

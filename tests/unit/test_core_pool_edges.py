@@ -81,7 +81,7 @@ def test_who_ends_the_opening_greenlet_does_not_end_the_caller(clock, driver) ->
     pool = ConnectionPool(driver.connect, clock=clock, max_size=1)
     caller = gevent.spawn(pool.connection)
     settle()
-    for greenlet in list(pool.core.opener.in_flight):
+    for greenlet in list(pool.core.upkeep.in_flight):
         gevent.get_hub().loop.run_callback(greenlet.throw, gevent.GreenletExit)
     clock.advance(3)
     assert caller.get(block=False) is not None

@@ -103,7 +103,7 @@ def test_a_caller_is_lent_what_has_not_hung_up_though_the_hub_had_no_turn(
 
 def test_last_words_are_seen_before_the_hanging_up(pool: ConnectionPool) -> None:
     [connection] = lend(pool, 1)
-    [entry] = pool.core.entries
+    [entry] = pool.core.ledger.entries
     connection.server.send(b"\x17\0\0\0\xff")
     entry.quiet_until = 0.0  # the look before is more than a moment ago
     assert pool.connection().connection is not connection
@@ -112,7 +112,7 @@ def test_last_words_are_seen_before_the_hanging_up(pool: ConnectionPool) -> None
 
 def test_last_words_are_looked_for_again_however_short_the_loans_are(pool: ConnectionPool) -> None:
     lend(pool, 1)
-    [entry] = pool.core.entries
+    [entry] = pool.core.ledger.entries
     looks = []
     poll = entry.poll
     entry.poll = lambda timeout: looks.append(timeout) or poll(timeout)
@@ -141,7 +141,7 @@ def test_one_that_reconnects_while_it_is_lent_is_known_by_its_new_socket(
     connection.close()
     connection.connect()
     lent.close()
-    [entry] = pool.core.entries
+    [entry] = pool.core.ledger.entries
     assert (entry.fd, entry.is_suspect) == (connection._sock.fileno(), False)
     with pool.connection() as again:
         assert again is connection
@@ -179,7 +179,7 @@ def test_a_number_that_is_used_again_is_its_new_owners(pool: ConnectionPool) -> 
     while number not in [one._sock.fileno() for one in others]:
         assert len(others) < 20, "the number is not used again"
         others = lend(other, len(others) + 1)
-    [mine] = [entry for entry in other.core.entries if entry.fd == number]
+    [mine] = [entry for entry in other.core.ledger.entries if entry.fd == number]
     assert (
         pool.connection().connection is not first
     )  # it is retired, and takes nothing of the other's
@@ -195,7 +195,7 @@ def test_a_number_that_is_used_again_is_its_new_owners(pool: ConnectionPool) -> 
 def test_an_event_of_a_socket_that_had_the_number_before_does_no_harm(pool: ConnectionPool) -> None:
     lend(pool, 2)
     with pool.connection():
-        for entry in pool.core.entries:
+        for entry in pool.core.ledger.entries:
             entry.watch.tell([(entry.fd, 0)])
         settle()
     with pool.connection(), pool.connection():
@@ -338,7 +338,7 @@ def test_without_epoll_what_hangs_up_is_found_at_each_borrow(
         one.hang_up()
     assert pool.connection(timeout=0).connection is connections[0]
     assert pool.stats().closed == {"dead": 2}
-    pool.core.discard(next(iter(pool.core.entries)), "invalidated")
+    pool.core.discard(next(iter(pool.core.ledger.entries)), "invalidated")
 
 
 def test_a_watch_that_was_ended_by_a_fork_ends_once(no_watch: None) -> None:

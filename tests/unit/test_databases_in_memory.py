@@ -127,11 +127,10 @@ def test_what_was_written_outlives_idling_and_ageing(url: str, door: Any, tmp_pa
     raw._connection_record.starttime -= 1000
     raw.close()
     core = engine.pool.core
-    for entry in core.entries:
+    for entry in core.ledger.entries:
         entry.opened_at -= 1000
         entry.idle_since -= 1000
-    core.cleaner.sweep()
-    core.cleaner.arm()
+    core.upkeep.react(core.clock.now())
     gevent.sleep(0.01)
     assert count(engine) == 0
     assert engine.pool.stats().opened == 1

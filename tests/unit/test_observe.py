@@ -48,7 +48,7 @@ def test_a_listener_is_told_of_everything_that_happens_to_an_entry(driver, clock
     driver.connect_time = 0.2
     pool = ConnectionPool(driver.connect, clock=clock, max_size=1)
     recorder: Any = Recorder()
-    pool.core.listener = recorder
+    pool.core.add_listener(recorder)
 
     def use() -> None:
         entry = pool.core.acquire(5.0)
@@ -82,7 +82,7 @@ def test_a_listener_is_told_why_a_caller_is_refused(driver, clock) -> None:
         pool.warm_up()
         settle()
         entry = pool.core.acquire(0)
-        pool.core.listener = recorder
+        pool.core.add_listener(recorder)
         for timeout in (0, 1):
             with pytest.raises(geventpool.PoolTimeout):
                 pool.core.acquire(timeout)

@@ -45,7 +45,7 @@ def desk(said: Any = None) -> dict[str, Any]:
 
 def test_a_greenlet_that_is_nothing_but_the_pools_own_method_is_served(pool) -> None:
     geventpool.observe.attach(pool)
-    pool.core.holders.records_stacks = True
+    pool.core.upkeep.waiting.owners.records_stacks = True
     taken = gevent.spawn(pool.core.acquire, 1.0)
     pool.core.release(taken.get(), is_clean=True)
     lent = pool.connection()
@@ -454,7 +454,7 @@ def test_one_setting_of_the_flask_extension_observes_all_binds(flask_app, tmp_pa
         for bind in (None, "reports"):
             with db.engines[bind].connect() as connection:
                 connection.execute(text("select 1"))
-        listeners = [engine.pool.core.listener for engine in db.engines.values()]
+        listeners = [engine.pool.core.listeners[0] for engine in db.engines.values()]
     assert [one.observer.settings.held_after for one in listeners] == [5, 5]
     publisher = files.publisher()
     assert publisher is not None

@@ -165,9 +165,9 @@ def test_the_flask_extension_records_each_bind_by_one_setting(tmp_path: Path) ->
         for engine in (db.engine, db.engines["reports"], db.engine):
             with engine.connect() as connection:
                 connection.execute(text("select 1"))
-            engine.pool.core.recorder.flush()  # type: ignore[attr-defined]
         for engine in db.engines.values():
-            engine.pool.core.recorder.stop()  # type: ignore[attr-defined]
+            [listener] = engine.pool.core.listeners  # type: ignore[attr-defined]
+            listener.recorder.stop()
             engine.dispose()
     told = {trace.name.partition("-")[0]: len(trace) for trace in traces(tmp_path / "traces")}
     assert told == {"default": 2, "reports": 1}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks.sizing.loads import long_ramp
 from benchmarks.sizing.study import bare_loop
-from geventpool.core import holders
+from geventpool.core import owners
 from geventpool.errors import ConfigError
 from geventpool.simulator import (
     DEFAULTS,
@@ -130,8 +130,8 @@ def test_a_simulation_that_is_given_up_leaves_nobody_in_line() -> None:
         replay.run()
     assert replay.pool.counters.waits > 1000
     gevent.idle()
-    assert not replay.pool.ledger.waiting
-    assert replay.pool not in [pool for pool, _ in holders.waits.values()]
+    assert not replay.pool.line.callers
+    assert replay.pool not in [one._pool for one, _ in owners.waits.values()]
 
 
 def test_min_idle_is_kept() -> None:

@@ -20,6 +20,7 @@ import geventpool.observe
 from geventpool import ConfigError
 from geventpool.django import registry
 from geventpool.observe.files import VARIABLE, publisher
+from geventpool.observe.watcher import watcher_of
 
 from ...stress.test_kill_sweep import Kill
 from .conftest import DRIVER, IS_MYSQL, PID, Order, ask, request
@@ -165,21 +166,21 @@ def test_a_setting_observes_from_the_first_borrow_and_publishes(
     name = alias(POOL={"observe": {"stacks": 0.0, "held_after": None}})
     assert ask(name)
     pool = geventpool.django.pool(name)
-    assert pool.core.listener.observer.settings.stacks == 0.0
+    assert watcher_of(pool.core).observer.settings.stacks == 0.0
     published = publisher()
     assert published is not None
     published.write()
     (said,) = geventpool.observe.read_snapshots(tmp_path)
     (found,) = [one for one in said["pools"] if one["name"] == name]
     assert len(found["observed"]["holders"]) == 1
-    pool.core.listener.observer.detach()
+    watcher_of(pool.core).observer.detach()
 
 
 def test_a_directory_that_cannot_be_written_hinders_nobody(alias: Alias, caplog: Any) -> None:
     name = alias(POOL={"observe": {"publish": "/proc/nothing"}})
     assert request(name)
     assert "nothing is published" in caplog.text
-    geventpool.django.pool(name).core.listener.observer.detach()
+    watcher_of(geventpool.django.pool(name).core).observer.detach()
 
 
 @pytest.mark.parametrize(

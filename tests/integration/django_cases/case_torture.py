@@ -164,7 +164,7 @@ def test_random_kills_cost_no_more_than_the_requests_that_they_hit(
     # MySQL has no cancel message: a helper connection beside the pool ends abandoned queries.
     assert load.most_connections <= random_kills.MAX_SIZE + IS_MYSQL
     if how == "observed":
-        listener: Any = pool_of(name).core.listener
+        [listener] = pool_of(name).core.listeners
         assert listener.holds == {}
         listener.observer.detach()
 

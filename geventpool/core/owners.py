@@ -6,30 +6,27 @@ import gc
 import heapq
 import logging
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gevent import Greenlet, GreenletExit, getcurrent
 
 from ..errors import PoolDeadlock
-from . import stacks
+from . import causes, stacks
 from .entry import IN_USE, Entry
-
-if TYPE_CHECKING:
-    from .pool import ResourcePool
-    from .waiter import Waiter
-
+from .shared import Shared
+from .waiter import Waiter
 
 log = logging.getLogger("geventpool")
 
 _NAMED = 5
 _SHOWN = 20
 _LOOK_AFTER = 1.0
-_SETTLED_AFTER = 0.02
 _MOMENT = 0.02
 
 # Which greenlet waits for which pool. Of those that wait in one and the same thread.
-waits: dict[Any, tuple[ResourcePool, Waiter]] = {}
+waits: dict[Any, tuple[Owners, Waiter]] = {}
 
 
 class _Ended:
@@ -39,15 +36,27 @@ class _Ended:
     dead = True
 
 
-class Holders:
+class Owners:
     """The greenlets behind a pool's entries in use.
+
+    Args:
+        pool: whose.
+        discard: takes an entry out of circulation, for a cause.
+        refuse: gives one in line an error.
 
     Attributes:
         records_stacks: remember where entries are taken, because one was lost before.
     """
 
-    def __init__(self, pool: ResourcePool) -> None:
+    def __init__(
+        self,
+        pool: Shared,
+        discard: Callable[[Entry, str], object],
+        refuse: Callable[[Waiter, BaseException, str], object],
+    ) -> None:
         self._pool = pool
+        self._discard = discard
+        self._refuse = refuse
         self.records_stacks = False
         self._described_at = -math.inf
         self._description = ""
@@ -64,10 +73,10 @@ class Holders:
         if self.records_stacks:
             entry.stack = stacks.capture(2)
 
-    def own_again(self, entry: Entry) -> None:
+    def take_over(self, entry: Entry) -> None:
         """Another greenlet uses an entry that was handed to it. Never switches."""
         if entry.state is IN_USE and entry.owner is not getcurrent() and self._pool.is_here:
-            disown(entry)
+            clear_owner(entry)
             self.own(entry)
 
     def describe(self, now: float) -> str:
@@ -89,52 +98,68 @@ class Holders:
         self._description = f"Held for longest: {'; '.join(named)}." if named else ""
         return self._description
 
-    def suspect_deadlock(self) -> None:
-        """The calling greenlet is in line: could it ever be served? Never switches.
+    def begins_to_wait(self, waiter: Waiter) -> bool:
+        """The calling greenlet is in line. Never switches.
 
-        Costs one look in the usual case: the first holder asked waits for no pool. If it looks like a
-        ring, that is looked at again a moment later: what was handed to greenlets that have not
-        begun, or was dropped, is then no more theirs who took it.
+        Costs one look in the usual case: the first holder asked waits for no pool.
+
+        Returns:
+            Does it look as if nobody could ever be served? That is to be looked at again a moment later.
         """
-        if _find_ring(self._pool) is not None:
-            self._pool.clock.call_later(_SETTLED_AFTER, self.break_deadlock, ref=False)
+        waits[getcurrent()] = self, waiter
+        return self._find_ring() is not None
+
+    def ends_to_wait(self) -> None:
+        """The calling greenlet is in line no more. Never switches."""
+        waits.pop(getcurrent(), None)
 
     def break_deadlock(self) -> None:
         """Refuses one of those who wait for each other, if there are such. Never switches.
 
         The one whose own time-out would come first: if that is soon, it is no deadlock.
         """
-        error = self._deadlock()
-        if error is None:
+        if self._find_ring() is None:
             return
-        pool, waiter = min(
-            (waits[entry.owner] for entry in self._in_use()), key=lambda wait: wait[1].deadline
-        )
-        pool.line.refuse(waiter, error)
-
-    def _deadlock(self) -> PoolDeadlock | None:
-        if _find_ring(self._pool) is None:
-            return None
         gc.collect()  # some of them may have been dropped in reference cycles
-        ring = _find_ring(self._pool)
+        ring = self._find_ring()
         if ring is None:
-            return None
+            return
         told = [
-            f"{stacks.name_of(owner)} holds {entry.resource!r} of {pool!r}:\n"
+            f"{stacks.name_of(owner)} holds {entry.resource!r} of {owners._pool!r}:\n"
             f"{stacks.format_greenlet(owner)}"
-            for pool, entry, owner in ring[:_SHOWN]
+            for owners, entry, owner in ring[:_SHOWN]
         ]
-        self._pool.line.count_refusal("deadlock")
         more = f"and {len(ring) - _SHOWN} more\n" if len(ring) > _SHOWN else ""
-        return PoolDeadlock(
+        error = PoolDeadlock(
             f"{self._pool!r} can never serve this caller: every greenlet that holds a connection waits "
             "for another one. Take both connections at once, or give one back first; or raise max_size "
             f"above the number of greenlets that nest. The holders:\n{''.join(told)}{more}",
-            "deadlock",
+            causes.DEADLOCK,
         )
+        owners, waiter = min(
+            (waits[entry.owner] for entry in self._in_use()), key=lambda wait: wait[1].deadline
+        )
+        owners._refuse(waiter, error, causes.DEADLOCK)
+
+    def _find_ring(self) -> list[tuple[Owners, Entry, Any]] | None:
+        """All holders, if every one of them waits for a pool all of whose holders do; else `None`."""
+        pools, ring = [self], []
+        for one in pools:  # grows on the way
+            ledger = one._pool.ledger
+            if ledger.idle or ledger.opening or ledger.closing or ledger.room > 0:
+                return None
+            for entry in ledger.entries:
+                owner = entry.owner
+                waited_for, waiter = waits.get(owner, (None, None))
+                if waited_for is None or waiter is None or waiter.is_settled:
+                    return None
+                ring.append((one, entry, owner))
+                if waited_for not in pools:
+                    pools.append(waited_for)
+        return ring
 
     def _in_use(self) -> list[Entry]:
-        return [entry for entry in self._pool.entries if entry.state is IN_USE]
+        return [entry for entry in self._pool.ledger.entries if entry.state is IN_USE]
 
     def _owner_ended(self, entry: Entry, greenlet: Any) -> None:
         """Runs in the hub. What was merely dropped is on its way back by itself."""
@@ -173,35 +198,15 @@ class Holders:
             _tell(greenlet, entry),
         )
         if is_reclaimed:
-            pool.discard(entry, "owner ended")
+            self._discard(entry, causes.OWNER_ENDED)
 
 
-def disown(entry: Entry) -> None:
+def clear_owner(entry: Entry) -> None:
     """Nobody holds an entry any more. Never switches."""
     owner = entry.owner
     entry.owner = entry.stack = None
     if isinstance(owner, Greenlet):
         owner.unlink(entry.on_owner_end)
-
-
-def _find_ring(
-    pool: ResourcePool,
-) -> list[tuple[ResourcePool, Entry, Any]] | None:
-    """All holders, if every one of them waits for a pool all of whose holders do; else `None`."""
-    pools, ring = [pool], []
-    for one in pools:  # grows on the way
-        ledger = one.ledger
-        if ledger.idle or ledger.opening or ledger.closing or ledger.size < ledger.max_size:
-            return None
-        for entry in one.entries:
-            owner = entry.owner
-            waited_for, waiter = waits.get(owner, (None, None))
-            if waited_for is None or waiter is None or waiter.is_settled:
-                return None
-            ring.append((one, entry, owner))
-            if waited_for not in pools:
-                pools.append(waited_for)
-    return ring
 
 
 def _tell(greenlet: Any, entry: Entry) -> str:

@@ -1,0 +1,146 @@
+"""When a resource may be opened, as the opens before it tell. Pure: never switches.
+
+How many at once: a burst begins with one open and ramps up 2, 4 … as they succeed, because what is in use
+often comes back before an open is done. A caller that has waited for as long as an open takes has seen
+that nothing comes back: for it one is opened whatever the ramp says, so that nobody waits for longer than
+two opens take. Not so while the server has not yet shown that it can take it, by a first success or, after
+a failure, by three: a server that comes back is not met by a herd.
+
+After a failure the next attempt waits for a pause that doubles from 0.05 s to 1 s, with jitter. If opening
+has worked before, this may be a restart: for one second nobody in line is refused, and whoever asks joins
+the line for the next attempt. After that, and in a pool that has never opened anything, a caller for whom
+nothing else is on its way gets an attempt of its own and its error; after three failures in a row, or one
+that ran into its time-out, whoever asks before the pause is over gets the last error at once. A server
+that only has no room for one more is not down: its callers wait for what comes back, and the attempt is
+repeated for them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final
+
+from ..errors import ConnectTimeout
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+_PROOF: Final = 3
+"""So many successes, or failures, in a row are believed."""
+_LONG: Final = 1.0
+"""Seconds after which an attempt hangs, for who asks while the ones before it have failed."""
+_OUTAGE: Final = 1.0
+"""Seconds for which an outage is told to nobody in line: a restart takes less."""
+_WEIGHT: Final = 0.3  # of the last connect time in the mean
+
+
+class Pace:
+    """What the opens of one pool have shown.
+
+    Attributes:
+        connect_time: decayed mean of what one open takes, in seconds; 0 until the first.
+        ramp: most opens in flight for callers that have only just come.
+        last_error: why the last open failed; `None` once one has succeeded.
+        is_server_full: it failed because the other side has no room.
+        retry_at: after a failure: nothing is opened before.
+        failures: in a row.
+    """
+
+    def __init__(self) -> None:
+        self.connect_time = 0.0
+        self.ramp = 1
+        self.last_error: BaseException | None = None
+        self.is_server_full = False
+        self.retry_at = -math.inf
+        self.failures = 0
+        self._successes = _PROOF - 1  # since the last failure; of a new pool one is enough
+        self._patient_until = 0.0
+        self._began_at = 0.0  # the last open
+
+    @property
+    def is_failing(self) -> bool:
+        """The last open failed."""
+        return self.last_error is not None
+
+    def allowed(self, overdue: int) -> int:
+        """How many opens may be in flight when so many callers are overdue."""
+        return self.ramp if self._successes < _PROOF else max(self.ramp, overdue)
+
+    def would_fail(self, now: float, is_any_opening: bool) -> bool:
+        """Would who asks only meet the last error again? Nothing is in use that could come back."""
+        if self.is_server_full or self.last_error is None:
+            return False
+        if now < self._patient_until or self.failures < _PROOF:
+            return False
+        return now < self.retry_at or (is_any_opening and now - self._began_at > _LONG)
+
+    def let_one_try(self, now: float) -> None:
+        """Nothing is on its way to a caller: the pause after a failure is not for it.
+
+        It gets an attempt of its own, and that attempt's error.
+        """
+        if self.failures < _PROOF and now >= self._patient_until:
+            self.retry_at = -math.inf
+
+    def began(self, now: float) -> None:
+        """One is being opened."""
+        self._began_at = now
+
+    def succeeded(self, seconds: float) -> None:
+        """It is open after so many seconds."""
+        self.last_error = None
+        self.is_server_full = False
+        self.failures = 0
+        self.retry_at = -math.inf
+        self._patient_until = 0.0
+        self.connect_time += (seconds - self.connect_time) * (_WEIGHT if self.connect_time else 1.0)
+        self.ramp += 1
+        self._successes += 1
+
+    def failed(
+        self, error: BaseException, started: float, now: float, may_be_restart: bool, is_full: bool
+    ) -> bool:
+        """It could not be opened.
+
+        Args:
+            error: why; it is kept, without its traceback.
+            started: when the attempt was begun.
+            now: the time.
+            may_be_restart: opening has worked before, and this is an error that a restart causes.
+            is_full: the other side has no room for one more.
+
+        Returns:
+            Is it to be told to who waits for it?
+        """
+        self.doubt()
+        if not may_be_restart:
+            self._patient_until = 0.0
+        elif self.last_error is None or self.is_server_full:
+            self._patient_until = started + _OUTAGE
+        self.last_error = error
+        self.is_server_full = is_full
+        if is_full or isinstance(error, ConnectTimeout):
+            self.failures = max(self.failures, _PROOF - 1)  # no need to see it three times
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.failures, 16))
+        self.failures += 1
+        self.retry_at = now + pause * random.uniform(0.5, 1.0)
+        if is_full:
+            return False  # those in line wait for a return, or for room
+        if now < self._patient_until:
+            self.retry_at = min(self.retry_at, self._patient_until)
+            return False
+        return True
+
+    def interrupted(self, now: float) -> None:
+        """Somebody has ended the greenlet that was opening one: another may, in a moment."""
+        self.failures = max(1, self.failures)
+        self.retry_at = now + _FIRST_PAUSE
+
+    def doubt(self) -> None:
+        """The other side may be gone, so it is to prove itself again."""
+        self._successes = 0
+        self.ramp = 1
+
+    def burst_is_over(self) -> None:
+        """Nothing is being opened, and nobody waits."""
+        self.ramp = 1

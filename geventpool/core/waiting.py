@@ -1,0 +1,258 @@
+"""Callers in line: they wait, are served, are refused, and are told why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import (
+    ConfigError,
+    PoolClosed,
+    PoolOverloaded,
+    PoolTimeout,
+    printable,
+    without_passwords,
+)
+from . import causes
+from .clock import Alarm
+from .drain import Drain
+from .entry import CLOSED, Entry
+from .line import LATE
+from .opening import another
+from .owners import Owners
+from .pace import Pace
+from .registry import look_for_fork
+from .shared import Shared
+from .waiter import Waiter
+
+SETTLED_AFTER = 0.02
+"""Seconds after which what was handed to greenlets that have not begun, or was dropped, is with them."""
+
+
+class Waiting:
+    """The callers of one pool that have to wait.
+
+    Args:
+        pool: whose.
+        pace: what connecting is like.
+        alarm: tells whether the hub is on time.
+        want: has one opened for a caller that has joined the line.
+        open_one: has one opened for a caller that does not wait for it.
+        discard: takes an entry out of circulation, for a cause.
+        release: takes an entry back.
+
+    Attributes:
+        owners: the greenlets behind entries in use.
+        draining: who waits until nothing is in use.
+    """
+
+    def __init__(
+        self,
+        pool: Shared,
+        pace: Pace,
+        alarm: Alarm,
+        *,
+        want: Callable[[Waiter, float], object],
+        open_one: Callable[[float], object],
+        discard: Callable[[Entry, str], object],
+        release: Callable[[Entry, bool, bool], object],
+    ) -> None:
+        self._pool = pool
+        self._pace = pace
+        self._alarm = alarm
+        self._want = want
+        self._open_one = open_one
+        self._release = release
+        self.owners = Owners(pool, discard, self.refuse)
+        self.draining = Drain(pool)
+
+    def wait(self, deadline: float, now: float) -> Entry:
+        """Waits in line for an entry. Switches greenlets. The errors are `ResourcePool.acquire`'s."""
+        pool = self._pool
+        waiter = self._park(deadline, now)
+        try:
+            self._want(waiter, now)
+            if self.owners.begins_to_wait(waiter):
+                self._alarm.set(now + SETTLED_AFTER, pool.clock, now)
+            if not waiter.wait(pool.clock, None):
+                self._leave(waiter)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                pool.line.patience.ended(pool.clock.now() - now, pool.clock.now())
+            self._leave(waiter)
+            raise
+        finally:
+            self.owners.ends_to_wait()
+            self._waited(waiter)
+        entry: Entry | None = waiter.value
+        if entry is not None:
+            look_for_fork()
+            if entry.state is CLOSED:
+                raise PoolClosed(f"{pool!r} belongs to the parent of this process")
+            return entry
+        if waiter.error is not None:
+            raise waiter.error
+        raise self.timed_out(pool.clock.now(), now, waiter.blocked_before)
+
+    def wait_first(self, seconds: float, has_room: bool, now: float) -> Entry | None:
+        """Waits before everybody else, for the pool's own purposes. Switches greenlets.
+
+        It is no caller: neither figures nor `max_waiting` count it.
+
+        Args:
+            seconds: for so long.
+            has_room: one may be opened for it.
+            now: the time.
+        """
+        pool = self._pool
+        waiter = Waiter(now)
+        waiter.is_pools = True
+        pool.line.park(waiter)
+        try:
+            if has_room:
+                self._want(waiter, now)
+                seconds = max(seconds, 2.0 * self._pace.connect_time)
+            if not waiter.wait(pool.clock, seconds):
+                self._leave(waiter)
+        except BaseException:
+            self._leave(waiter)
+            raise
+        finally:
+            self.draining.notify()
+        entry: Entry | None = waiter.value
+        return None if entry is None or entry.state is CLOSED else entry
+
+    def serve_next(self, entry: Entry, now: float) -> None:
+        """Gives an entry to the next in line; there is somebody. Never switches."""
+        pool = self._pool
+        shed_after = pool.limits.shed_after
+        if shed_after is not None:
+            self.shed(now, least=1)
+        waiter = pool.line.next(now, shed_after)
+        entry.taken_at = now
+        waiter.serve(entry)
+
+    def refuse(self, waiter: Waiter, error: BaseException, why: str = "") -> None:
+        """Gives one in line an error instead of an entry. Never switches.
+
+        Args:
+            waiter: who.
+            error: it.
+            why: counted, if it is for want of an entry.
+        """
+        if why:
+            self._count_refusal(why)
+        self._pool.line.leave(waiter)
+        waiter.refuse(error)
+
+    def refuse_all(self, error: BaseException) -> None:
+        """The pool is closed, or another process's. Never switches."""
+        callers = self._pool.line.callers
+        while callers:
+            self.refuse(callers[0], error)
+
+    def _count_refusal(self, why: str) -> None:
+        """A caller gets an error for want of an entry. Never switches."""
+        pool = self._pool
+        pool.counters.timeout_reasons[why] += 1
+        if pool.listener is not None:
+            pool.listener.refused(why)
+
+    def _why(self, now: float, since: float, blocked_before: float) -> str:
+        """What a caller that began to wait at `since` has waited for."""
+        ledger, pace = self._pool.ledger, self._pace
+        blocked = self._blocked_by(now) - blocked_before
+        if blocked >= max(LATE, 0.5 * (now - since)):
+            return causes.HUB_BLOCKED
+        if pace.is_failing and not ledger.idle and ledger.room > 0:
+            return causes.SATURATED if pace.is_server_full else causes.DATABASE_DOWN
+        if ledger.opening or ledger.room > 0:
+            return causes.CONNECTING
+        return causes.SATURATED
+
+    def _blocked_by(self, now: float) -> float:
+        """For how long in sum the hub had no turn while somebody waited."""
+        return self._pool.line.blocked_by(now, self._alarm.at)
+
+    def timed_out(self, now: float, since: float, blocked_before: float) -> PoolTimeout:
+        """The error for a caller that has waited in vain."""
+        pool, error = self._pool, self._pace.last_error
+        why = self._why(now, since, blocked_before)
+        self._count_refusal(why)
+        detail = ""
+        if why == causes.HUB_BLOCKED:
+            detail = f" for {self._blocked_by(now) - blocked_before:.3g} s"
+        elif error is not None:
+            detail = f" ({type(error).__name__}: {printable(without_passwords(str(error)))})"
+        closing = pool.ledger.closing
+        held = self.owners.describe(now)
+        return PoolTimeout(
+            f"no connection within {now - since:.3g} s from {pool!r}: {why}{detail}"
+            f"{f', {closing} being closed' if closing else ''}; {causes.CURES[why]}. {held}".rstrip(),
+            why,
+        )
+
+    def shed(self, now: float, least: int) -> None:
+        """Refuses who has waited for too long; `least` are left for whom there is something."""
+        pool = self._pool
+        most = pool.limits.shed_after
+        for waiter in pool.line.too_old(now, most, least):
+            error = PoolOverloaded(
+                f"gave up after {now - waiter.parked_at:.3g} s in line at {pool!r}, which has stood for "
+                f"longer than shed_after={most:g} s: raise max_size, or send clients away",
+                causes.OVERLOADED,
+            )
+            self.refuse(waiter, error, causes.OVERLOADED)
+
+    def _park(self, deadline: float, now: float) -> Waiter:
+        pool, ledger, line = self._pool, self._pool.ledger, self._pool.line
+        if pool.is_closed:
+            raise PoolClosed(f"{pool!r} is closed")
+        if deadline != deadline:
+            raise ConfigError("timeout", deadline, "give a number of seconds, or None")
+        error = self._pace.last_error
+        if not ledger.in_use and error and self._pace.would_fail(now, ledger.opening > 0):
+            raise another(error)
+        if deadline <= now:
+            self._open_one(now)
+            raise self.timed_out(now, now, 0.0)
+        most, ahead = pool.limits.max_waiting, line.length
+        to_come = max(0, ledger.opening + ledger.room)
+        if most is not None and ahead - to_come >= most:
+            self._count_refusal(causes.OVERLOADED)
+            raise PoolOverloaded(
+                f"{ahead} callers are in line before this one at {pool!r}: raise max_waiting or "
+                "max_size, or send the client away",
+                causes.OVERLOADED,
+            )
+        waiter = Waiter(now, deadline)
+        waiter.blocked_before = self._blocked_by(now)
+        line.park(waiter)
+        pool.counters.waits += 1
+        return waiter
+
+    def _leave(self, waiter: Waiter) -> None:
+        """A caller stops waiting without its entry: what it was served goes to the next."""
+        if not waiter.is_settled:
+            self._pool.line.leave(waiter)
+        elif waiter.value is not None:
+            entry, waiter.value = waiter.value, None
+            self._release(entry, True, not waiter.is_pools)
+
+    def _waited(self, waiter: Waiter) -> None:
+        pool, now = self._pool, self._pool.clock.now()
+        waited = now - waiter.parked_at
+        why = self._why(now, waiter.parked_at, waiter.blocked_before)
+        entry = waiter.value
+        if entry is not None:
+            entry.waited = waited
+            if why == causes.SATURATED and entry.opened_at >= waiter.parked_at:
+                why = causes.CONNECTING  # for it
+        pool.counters.waited(waited, why)
+        self.draining.notify()
+        if pool.listener is not None:
+            try:
+                pool.listener.waited(waited, why)
+            except BaseException:
+                if entry is not None:
+                    self._leave(waiter)
+                raise
