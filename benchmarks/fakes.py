@@ -22,12 +22,15 @@ from geventpool.sqlalchemy import GeventPool
 
 
 class Plain:
-    """A connection of a DBAPI that nobody knows: no socket, and no word about transactions."""
+    """A connection of a DBAPI that nobody knows: no socket, and no word about transactions.
+
+    It has a `cursor`, by which geventpool sees that its methods can be watched.
+    """
 
     def rollback(self) -> None:
         """Does nothing."""
 
-    commit = close = rollback
+    commit = close = cursor = rollback
 
 
 class Silent(pymysql.connections.Connection):

@@ -52,7 +52,8 @@ _SURE_FOR = 1.0
 # even longer: it is worth a connection beside the pool.
 _NEXT_RETURN = 0.25
 
-CLEAN = State.CLEAN  # an enum's members are dear to look up
+# An enum's members are dear to look up.
+CLEAN, UNKNOWN, BROKEN = State.CLEAN, State.UNKNOWN, State.BROKEN
 
 _warned: set[str] = set()
 _UNSAID: Any = object()
@@ -279,12 +280,15 @@ class ConnectionHandlers:
 
     def reset(self, connection: Any) -> bool:
         """Ends an open transaction. Switches greenlets."""
-        if self._is_broken(connection):
+        driver = by_class[type(connection)]
+        if driver.state(connection) is BROKEN:
             return False
         is_commit = self._door.config.reset_on_return == "commit"
         (connection.commit if is_commit else connection.rollback)()
-        # In autocommit some drivers send nothing, whatever the user has begun by a statement.
-        return drivers.driver_for(connection).state(connection) is not State.IN_TRANSACTION
+        # In autocommit some drivers send nothing, whatever the user has begun by a statement; and
+        # another greenlet may have used it meanwhile.
+        state = driver.state(connection)
+        return state is CLEAN or state is UNKNOWN
 
     def fileno(self, connection: Any) -> int | None:
         """The socket to watch."""
