@@ -41,8 +41,8 @@ def measure(scale: Scale, _serve: Serve) -> list[Section]:
         _compare(
             scale,
             "One checkout through SQLAlchemy, an unknown DBAPI",
-            "Nothing tells whether a transaction is open, so that a rollback is sent, through SQLAlchemy's "
-            "dialect and a method that notes who is in it; and there is no socket to watch.",
+            "Nothing tells whether a transaction is open, so that a rollback is sent, through SQLAlchemy's"
+            " dialect and a method that notes who is in it; and there is no socket to watch.",
             Plain,
             1,
             (OF_UNKNOWN, None),

@@ -212,11 +212,12 @@ class Fairy(_ConnectionFairy):
         if not unforked:
             look_for_fork()  # before anything is sent
         pool = self._pool
+        nothing: Any = None
         record: Any = self._connection_record
         entry = None if record is None else record.entry
         if entry is not None:
             if _is_parents(record):
-                self.dbapi_connection = self._connection_record = None  # type: ignore[assignment]
+                self.dbapi_connection = self._connection_record = nothing
                 return
             if entry.owner is not getcurrent():
                 pool.core.holders.own_again(entry)  # who gives it back, holds it meanwhile
@@ -228,23 +229,24 @@ class Fairy(_ConnectionFairy):
         ):
             super()._checkin(transaction_was_reset)
             return
-        failure: BaseException | None = None
+        # What SQLAlchemy would do, again without what there is nothing to do for.
         try:
             if not transaction_was_reset:
                 pool._dialect.do_rollback(self)
                 _look_again(record, connection)
         except BaseException as error:
             pool.logger.error("Exception during reset or similar", exc_info=True)
-            failure = error
-        # What SQLAlchemy would do, again without what there is nothing to do for.
-        self.dbapi_connection = self._connection_record = None  # type: ignore[assignment]
-        if failure is None:
-            record.fairy_ref = None
+            self.dbapi_connection = self._connection_record = nothing
+            record._checkin_failed(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        self.dbapi_connection = self._connection_record = nothing
+        record.fairy_ref = None
+        if record.dbapi_connection is connection:
+            pool.core.release(entry, is_clean=True)
+        else:  # it was invalidated
             pool._do_return_conn(record)
-        else:
-            record._checkin_failed(failure)
-            if not isinstance(failure, Exception):
-                raise failure
 
     def _reset(
         self, pool: Pool, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
