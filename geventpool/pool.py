@@ -36,7 +36,8 @@ from .core.registry import at_fork, look_for_fork, unforked
 from .core.stats import PoolStats
 from .core.waiter import Clock
 from .drivers import by_class
-from .drivers.base import Ghost, Idle, State
+from .drivers.base import Idle, State
+from .drivers.ghosts import Ghost
 from .drivers.libpq import forget_hanging
 from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed

@@ -12,7 +12,8 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import ConfigError
-from .base import Driver, Ghost, Idle, State
+from .base import Driver, Idle, State
+from .ghosts import Ghost
 from .mysqldb import MySQLdb
 from .pg8000 import Pg8000
 from .psycopg import Psycopg

@@ -10,7 +10,8 @@ import os
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .base import Driver, Idle, State, is_mysql_full, is_mysql_unfit, is_patched, mysql_code
+from .base import Driver, Idle, State, is_patched
+from .mysql import is_mysql_full, is_mysql_unfit, mysql_code
 
 _sockets: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
 

@@ -23,19 +23,11 @@ from typing import Any
 
 from gevent import socket
 
-from .base import (
-    Driver,
-    Ghost,
-    Idle,
-    State,
-    is_postgresql_full,
-    is_postgresql_unfit,
-    is_tls,
-    move_socket,
-    postgresql_unsolicited,
-    python_fileno,
-)
+from .base import Driver, Idle, State
 from .exchange import Exchange, is_open
+from .ghosts import Ghost
+from .postgresql import is_postgresql_full, is_postgresql_unfit, postgresql_unsolicited
+from .sockets import is_tls, move_socket, python_fileno
 
 _STATES = {b"I": State.CLEAN, b"T": State.IN_TRANSACTION, b"E": State.IN_TRANSACTION}
 

@@ -14,18 +14,11 @@ from typing import Any
 import gevent
 from gevent.socket import wait as wait_for
 
-from .base import (
-    Driver,
-    Ghost,
-    Idle,
-    State,
-    hang_up,
-    is_patched,
-    is_postgresql_full,
-    is_postgresql_unfit,
-    postgresql_unsolicited,
-)
+from .base import Driver, Idle, State, is_patched
+from .ghosts import Ghost
 from .libpq import CancelRequest, send_in_thread
+from .postgresql import is_postgresql_full, is_postgresql_unfit, postgresql_unsolicited
+from .sockets import hang_up
 
 # libpq's PGTransactionStatusType
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR, _NO_CONNECTION = range(5)

@@ -12,18 +12,11 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .base import (
-    Driver,
-    Ghost,
-    Idle,
-    State,
-    hang_up,
-    is_patched,
-    is_postgresql_full,
-    is_postgresql_unfit,
-    postgresql_unsolicited,
-)
+from .base import Driver, Idle, State, is_patched
+from .ghosts import Ghost
 from .libpq import CancelRequest, send_in_thread
+from .postgresql import is_postgresql_full, is_postgresql_unfit, postgresql_unsolicited
+from .sockets import hang_up
 
 # libpq's PGTransactionStatusType
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = 0, 1, 2, 3

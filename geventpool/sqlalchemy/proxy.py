@@ -17,7 +17,8 @@ from .. import drivers
 from ..core.entry import CLOSED, IN_USE, Entry
 from ..core.listener import dismiss
 from ..core.registry import look_for_fork, unforked
-from ..drivers.base import Driver, Ghost, State
+from ..drivers.base import Driver, State
+from ..drivers.ghosts import Ghost
 
 if TYPE_CHECKING:
     from .pool import GeventPool
