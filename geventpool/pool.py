@@ -27,7 +27,7 @@ from gevent import getcurrent
 
 from . import drivers
 from .config import SIZING, PoolConfig, change, make_config
-from .core import threads
+from .core import stacks, threads
 from .core.entry import IN_USE, Entry
 from .core.handlers import Limits
 from .core.listener import dismiss
@@ -286,10 +286,8 @@ class ConnectionHandlers:
             return False
         is_commit = self._door.config.reset_on_return == "commit"
         (connection.commit if is_commit else connection.rollback)()
-        # In autocommit some drivers send nothing, whatever the user has begun by a statement; and
-        # another greenlet may have used it meanwhile.
-        state = driver.state(connection)
-        return state is CLEAN or state is UNKNOWN
+        # In autocommit some drivers send nothing; and another greenlet may have used it meanwhile.
+        return driver.state(connection) in (CLEAN, UNKNOWN)
 
     def fileno(self, connection: Any) -> int | None:
         """The socket to watch."""
@@ -324,6 +322,7 @@ def adopt(connection: Any) -> None:
     """Has the driver's file prepare a new connection; says once for each driver if it blocks the hub."""
     try:
         driver = drivers.prepare(connection)
+        stacks.MACHINERY.update(driver.packages)
         if driver.name not in _warned:
             cure = driver.blocks_hub(connection)
             if cure is not None:

@@ -38,6 +38,7 @@ __all__ = [
     "prepare",
     "register",
     "tune",
+    "with_plans",
 ]
 
 log = logging.getLogger("geventpool")
@@ -175,6 +176,11 @@ def errors_behind(connection: object, error: BaseException) -> list[BaseExceptio
     if driver_for(error).name == driver_for(connection).name:
         return [error]
     return [one for one in (error, error.__cause__, error.__context__) if one is not None]
+
+
+def with_plans() -> list[str]:
+    """The names of the DBAPI modules through which statements can be prepared. Never switches."""
+    return [name for name, driver in _BY_MODULE.items() if driver.plans is not None]
 
 
 def tune(module_name: str) -> None:

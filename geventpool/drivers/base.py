@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from .ghosts import Ghost
 from .mysql import is_mysql_unfit
@@ -39,12 +39,21 @@ class Driver:
 
     Attributes:
         name: its module's name.
+        packages: those whose frames in a stack are the driver's, not the program's.
+        database: what its SQL is for, as SQLAlchemy names it, such as `"postgresql"`; `None`: not known.
+        tells_transactions: False: it is never told whether a transaction is open.
+        plans: who prepares statements: `"sql"`: we, by statements of the database's; `"driver"`: it does
+            by itself (`execute_prepared`); `None`: nobody.
         needs_ping: False if nothing can come between us and the database.
         socket: where a connection's attributes tell which socket it has: something that is equal only to
             itself, for as long as it is open; `None`: only `fileno` tells.
     """
 
     name = "unknown"
+    packages: tuple[str, ...] = ()
+    database: str | None = None
+    tells_transactions = False
+    plans: Literal["sql", "driver"] | None = None
     needs_ping = True
     socket: str | None = None
 
@@ -88,6 +97,14 @@ class Driver:
         except Exception:
             return False
         return True
+
+    def server_id(self, connection: Any) -> int | None:
+        """The server's own number of it, as its list of sessions shows it; `None`: not known. No I/O."""
+        return None
+
+    def execute_prepared(self, connection: Any, cursor: Any, text: str, parameters: Any) -> Any:
+        """Runs a statement that the driver is to prepare by itself. May switch greenlets."""
+        raise NotImplementedError
 
     def ghost(self, connection: Any) -> Ghost | None:
         """What the server may still do for a connection that is about to be closed. Never switches.

@@ -20,6 +20,9 @@ class MySQLdb(Driver):
     """mysqlclient 2.1 and later. It does not tell its transaction state."""
 
     name = "MySQLdb"
+    packages = ("MySQLdb",)
+    database = "mysql"
+    plans = "sql"
 
     def adopt(self, connection: Any) -> None:
         if connection.open:
@@ -47,6 +50,9 @@ class MySQLdb(Driver):
         except Exception:
             return False
         return True
+
+    def server_id(self, connection: Any) -> int | None:
+        return int(connection.thread_id())
 
     def is_full(self, error: BaseException) -> bool:
         return is_mysql_full(error)

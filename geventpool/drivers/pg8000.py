@@ -62,6 +62,9 @@ class Pg8000(Driver):
     """pg8000 1.29 and later."""
 
     name = "pg8000"
+    packages = ("pg8000",)
+    database = "postgresql"
+    tells_transactions = True
     socket = "_usock._sock"  # as with PyMySQL
 
     def tune(self) -> None:
@@ -99,6 +102,9 @@ class Pg8000(Driver):
         except Exception:
             return False
         return True
+
+    def server_id(self, connection: Any) -> int | None:
+        return int.from_bytes(connection._backend_key_data[:4], "big")
 
     def ghost(self, connection: Any) -> Ghost | None:
         sock, key = connection._usock, connection._backend_key_data

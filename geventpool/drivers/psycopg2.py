@@ -32,6 +32,10 @@ class Psycopg2(Driver):
     """psycopg2 2.8 and later. Outside a transaction its rollback costs no round trip anyway."""
 
     name = "psycopg2"
+    packages = ("psycopg2", "psycogreen")
+    database = "postgresql"
+    tells_transactions = True
+    plans = "sql"
     socket = "info.socket"
 
     def adopt(self, connection: Any) -> None:
@@ -74,6 +78,9 @@ class Psycopg2(Driver):
         except Exception:
             return False
         return True
+
+    def server_id(self, connection: Any) -> int | None:
+        return int(connection.get_backend_pid())
 
     def ghost(self, connection: Any) -> Ghost | None:
         if connection not in _ghosts:

@@ -49,6 +49,10 @@ class PyMySQL(Driver):
     """PyMySQL 1.0 and later."""
 
     name = "pymysql"
+    packages = ("pymysql",)
+    database = "mysql"
+    tells_transactions = True
+    plans = "sql"
     socket = "_sock._sock"  # gevent's socket has another one there when it is closed
 
     def tune(self) -> None:
@@ -113,6 +117,9 @@ class PyMySQL(Driver):
         except Exception:
             return False
         return True
+
+    def server_id(self, connection: Any) -> int | None:
+        return int(connection.thread_id())
 
     def ghost(self, connection: Any) -> Ghost | None:
         kept: Ghost | None = connection.__dict__.pop("_ghost", None)

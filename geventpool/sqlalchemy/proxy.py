@@ -224,9 +224,9 @@ class Fairy(_ConnectionFairy):
                 pool.core.holders.own_again(entry)  # who gives it back, holds it meanwhile
         connection: Any = self.dbapi_connection
         if (
-            (state is not UNKNOWN and state is not IN_TRANSACTION)
-            or entry is None
+            entry is None
             or record.dbapi_connection is not connection
+            or (state is not UNKNOWN and state is not IN_TRANSACTION)
         ):
             super()._checkin(transaction_was_reset)
             return
@@ -236,11 +236,7 @@ class Fairy(_ConnectionFairy):
                 pool._dialect.do_rollback(self)
                 _look_again(record, connection)
         except BaseException as error:
-            pool.logger.error("Exception during reset or similar", exc_info=True)
-            self.dbapi_connection = self._connection_record = nothing
-            record._checkin_failed(error)
-            if not isinstance(error, Exception):
-                raise
+            self._checkin_failed(record, error)
             return
         self.dbapi_connection = self._connection_record = nothing
         record.fairy_ref = None
@@ -248,6 +244,15 @@ class Fairy(_ConnectionFairy):
             pool.core.release(entry, is_clean=True)
         else:  # it was invalidated
             pool._do_return_conn(record)
+
+    def _checkin_failed(self, record: Record, error: BaseException) -> None:
+        """Gives it back after an error of its rollback, as SQLAlchemy does."""
+        self._pool.logger.error("Exception during reset or similar", exc_info=True)
+        nothing: Any = None
+        self.dbapi_connection = self._connection_record = nothing
+        record._checkin_failed(error)
+        if not isinstance(error, Exception):
+            raise error
 
     def _reset(
         self, pool: Pool, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
