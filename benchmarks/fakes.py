@@ -10,24 +10,27 @@ import time
 from collections import deque
 from collections.abc import Callable
 from operator import methodcaller
-from typing import Any, cast
+from typing import Any
 
 import pymysql
 from sqlalchemy.pool import NullPool, Pool, QueuePool, StaticPool
 
-from geventpool.core.handlers import Limits
+from geventpool.core.handlers import Handlers, Limits
 from geventpool.core.pool import ResourcePool
 from geventpool.sizing import adaptive
 from geventpool.sqlalchemy import GeventPool
 
 
 class Plain:
-    """A connection of a DBAPI that nobody knows: no socket, and no word about transactions."""
+    """A connection of a DBAPI that nobody knows: no socket, and no word about transactions.
+
+    It has a `cursor`, by which geventpool sees that its methods can be watched.
+    """
 
     def rollback(self) -> None:
         """Does nothing."""
 
-    commit = close = rollback
+    commit = close = cursor = rollback
 
 
 class Silent(pymysql.connections.Connection):
@@ -62,7 +65,7 @@ class Silent(pymysql.connections.Connection):
     __del__ = _force_close
 
 
-class NoDriver:
+class NoDriver(Handlers):
     """Handlers of a core pool whose resources are plain objects."""
 
     def open(self) -> object:
@@ -73,27 +76,7 @@ class NoDriver:
         """Always."""
         return True
 
-    def needs_check(self, _resource: object) -> bool:
-        """Never."""
-        return False
-
-    def fileno(self, _resource: object) -> int | None:
-        """There is no socket."""
-        return None
-
-    def socket_of(self, _resource: object) -> None:
-        """There is none."""
-
-    def on_reconnect(self, _resource: object, _tell: object) -> None:
-        """It never does."""
-
     def close(self, _resource: object, _cause: str) -> None:
-        """Does nothing."""
-
-    def ghost(self, _resource: object) -> None:
-        """None is left."""
-
-    def move(self, _resource: object) -> None:
         """Does nothing."""
 
 
@@ -189,7 +172,7 @@ def sqlalchemy_pools(creator: Callable[[], Any], size: int = 5) -> dict[str, Poo
 
 def bare_core(limits: Limits | None = None) -> ResourcePool:
     """The core without any driver."""
-    return ResourcePool(cast(Any, NoDriver()), adaptive(), limits or Limits())
+    return ResourcePool(NoDriver(), adaptive(), limits or Limits())
 
 
 def open_all(pool: Pool, count: int) -> None:

@@ -40,8 +40,6 @@ _EXACT_IN_A_REAL: Final = 2**24
 _LOCAL: Final = "timestamp without time zone"
 _ABSOLUTE: Final = "timestamp with time zone"
 
-_FOR_EVER: Final = 2**31 - 1
-
 _PLACEHOLDER = re.compile(r"%(?:\((?P<name>\w+)\))?(?P<kind>.)", re.DOTALL)
 _PAGE = re.compile(r" LIMIT (\d+)(?: OFFSET (\d+))?\s*$", re.IGNORECASE)
 # Only what the SQL of an application's own code may be: Django's and SQLAlchemy's begin with these.
@@ -177,24 +175,31 @@ def execute(
         PlanLost: the plan is gone, and the transaction with it. The connection is not to be lent again.
         Exception: the driver's.
     """
-    module = drivers.driver_for(connection).name
-    run = {"psycopg": _by_psycopg, "psycopg2": _by_postgresql}.get(module, _by_mysql)
+    driver = drivers.driver_for(connection)
+    is_postgresql = driver.database == "postgresql"
+
+    def run() -> Any:
+        if driver.plans == "driver":
+            return driver.execute_prepared(connection, cursor, target.text, parameters)
+        by_sql = _by_postgresql if is_postgresql else _by_mysql
+        return by_sql(cursor, connection, target, parameters, prepared)
+
     try:
-        return run(cursor, connection, target, parameters, prepared)
+        return run()
     except Exception as error:
         if not is_lost(error):
             raise
         lost = error
-    if run is not _by_mysql and drivers.driver_for(connection).state(connection) is not State.CLEAN:
+    if is_postgresql and driver.state(connection) is not State.CLEAN:
         raise PlanLost(
             "the server has lost the prepared plan of a statement, by DISCARD, DEALLOCATE or a changed "
             "table, and given up the transaction for it: roll back and run the whole transaction again. "
             f"The statement: {target.text}"
         ) from lost
-    if run is not _by_mysql:
+    if is_postgresql:
         cursor.execute("DEALLOCATE ALL")  # psycopg forgets its own when it sees this
     prepared.clear()
-    return run(cursor, connection, target, parameters, prepared)
+    return run()
 
 
 def is_lost(error: BaseException) -> bool:
@@ -206,13 +211,6 @@ def is_lost(error: BaseException) -> bool:
     return state in _LOST_ON_POSTGRESQL or (
         state == _CHANGED_ON_POSTGRESQL and "cached plan" in str(error)
     )
-
-
-def _by_psycopg(cursor: Any, connection: Any, target: Target, parameters: Any, _: Prepared) -> Any:
-    if connection.prepare_threshold is None:
-        # It prepares nothing at all then. So it does what it is told, and nothing else.
-        connection.prepare_threshold = _FOR_EVER
-    return cursor.execute(target.text, parameters, prepare=True)
 
 
 def _by_postgresql(

@@ -27,15 +27,16 @@ from gevent import getcurrent
 
 from . import drivers
 from .config import SIZING, PoolConfig, change, make_config
-from .core import threads
+from .core import stacks, threads
 from .core.clock import Clock
 from .core.entry import IN_USE, Entry
-from .core.handlers import Limits
+from .core.handlers import Handlers, Limits
 from .core.pool import ResourcePool
 from .core.registry import at_fork, look_for_fork, unforked
 from .core.stats import PoolStats
 from .drivers import by_class
-from .drivers.base import Ghost, Idle, State
+from .drivers.base import Idle, State
+from .drivers.ghosts import Ghost
 from .drivers.libpq import forget_hanging
 from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
@@ -51,7 +52,8 @@ _SURE_FOR = 1.0
 # even longer: it is worth a connection beside the pool.
 _NEXT_RETURN = 0.25
 
-CLEAN = State.CLEAN  # an enum's members are dear to look up
+# An enum's members are dear to look up.
+CLEAN, UNKNOWN, BROKEN = State.CLEAN, State.UNKNOWN, State.BROKEN
 
 _warned: set[str] = set()
 _UNSAID: Any = object()
@@ -180,7 +182,7 @@ class Door:
         )
 
 
-class ConnectionHandlers:
+class ConnectionHandlers(Handlers):
     """How the core treats a DBAPI connection, as far as the driver's file knows.
 
     Args:
@@ -278,12 +280,13 @@ class ConnectionHandlers:
 
     def reset(self, connection: Any) -> bool:
         """Ends an open transaction. Switches greenlets."""
-        if self._is_broken(connection):
+        driver = by_class[type(connection)]
+        if driver.state(connection) is BROKEN:
             return False
         is_commit = self._door.config.reset_on_return == "commit"
         (connection.commit if is_commit else connection.rollback)()
-        # In autocommit some drivers send nothing, whatever the user has begun by a statement.
-        return drivers.driver_for(connection).state(connection) is not State.IN_TRANSACTION
+        # In autocommit some drivers send nothing; and another greenlet may have used it meanwhile.
+        return driver.state(connection) in (CLEAN, UNKNOWN)
 
     def fileno(self, connection: Any) -> int | None:
         """The socket to watch."""
@@ -318,6 +321,7 @@ def adopt(connection: Any) -> None:
     """Has the driver's file prepare a new connection; says once for each driver if it blocks the hub."""
     try:
         driver = drivers.prepare(connection)
+        stacks.MACHINERY.update(driver.packages)
         if driver.name not in _warned:
             cure = driver.blocks_hub(connection)
             if cure is not None:

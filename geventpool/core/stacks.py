@@ -15,18 +15,8 @@ Stack = list[tuple[CodeType, int]]
 
 _DEEPEST = 40
 SHOWN = 12
-# Frames of these are ours or the driver's, not the program's.
-MACHINERY = {
-    "MySQLdb",
-    "gevent",
-    "geventpool",
-    "pg8000",
-    "psycogreen",
-    "psycopg",
-    "psycopg2",
-    "pymysql",
-    "sqlalchemy",
-}
+MACHINERY = {"gevent", "geventpool"}
+"""Packages whose frames are ours or a library's, not the program's; whoever knows another adds it."""
 
 
 def capture(skip: int) -> Stack:

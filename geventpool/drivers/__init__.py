@@ -12,14 +12,15 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import ConfigError
-from .base import Driver, Ghost, Idle, State
+from .base import Driver, Idle, State
+from .ghosts import Ghost
 from .mysqldb import MySQLdb
 from .pg8000 import Pg8000
 from .psycopg import Psycopg
 from .psycopg2 import Psycopg2
 from .pymysql import PyMySQL
 from .sqlite3 import Sqlite3
-from .unknown import Unknown
+from .unknown import Unknown, Watched, is_watched
 from .wrapped import Wrapped
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "prepare",
     "register",
     "tune",
+    "with_plans",
 ]
 
 log = logging.getLogger("geventpool")
@@ -44,7 +46,7 @@ log = logging.getLogger("geventpool")
 _MOST_CLASSES = 1000  # some tracers make a class for each connection
 _DEEPEST = 8  # two tracers, and something of the user's own; also an object that wraps itself
 
-_UNKNOWN = Unknown()
+_UNKNOWN, _WATCHED = Unknown(), Watched()
 _BY_MODULE: dict[str, Driver] = {
     driver.name: driver
     for driver in (PyMySQL(), MySQLdb(), Psycopg2(), Psycopg(), Pg8000(), Sqlite3())
@@ -122,17 +124,25 @@ def prepare(connection: object) -> Driver:
         _say(kind, "there is no driver for it")
     try:
         driver.adopt(connection)
-        if driver is _UNKNOWN and type(connection) is not kind:
-            by_class[type(connection)] = (
-                driver  # a class of its own now: nothing is to be seen through
-            )
     except Exception as error:
         innermost = type(_see(connection)[1])
         _distrusted.add(innermost)
         by_class.pop(innermost, None)
         _say(innermost, f"it cannot be prepared ({type(error).__name__}: {error})")
         return _UNKNOWN
+    if driver is _UNKNOWN:
+        driver = driver_for(connection)  # it has another class now, if it can be watched
+    if driver is _UNKNOWN and not _may_wrap(connection):
+        by_class[kind] = driver  # else each look at it would look for something inside
     return driver
+
+
+def _may_wrap(one: Any) -> bool:
+    """Is there something inside of it, now or perhaps later?"""
+    try:
+        return hasattr(one, "__wrapped__")
+    except Exception:  # whatever an object of the user's does when it is asked
+        return True
 
 
 def is_operational(error: BaseException) -> bool:
@@ -163,9 +173,14 @@ def is_unfit(connection: object, error: BaseException) -> bool:
 
 def errors_behind(connection: object, error: BaseException) -> list[BaseException]:
     """The driver's own error; or whatever it is, and what it was made of. Never switches."""
-    if driver_for(error) is driver_for(connection):
+    if driver_for(error).name == driver_for(connection).name:
         return [error]
     return [one for one in (error, error.__cause__, error.__context__) if one is not None]
+
+
+def with_plans() -> list[str]:
+    """The names of the DBAPI modules through which statements can be prepared. Never switches."""
+    return [name for name, driver in _BY_MODULE.items() if driver.plans is not None]
 
 
 def tune(module_name: str) -> None:
@@ -186,7 +201,7 @@ def _find(kind: type) -> Driver:
         driver = _of_module(base.__module__)
         if driver is not None:
             return driver
-    return _OPAQUE
+    return _WATCHED if is_watched(kind) else _OPAQUE
 
 
 def _of_module(name: str) -> Driver | None:

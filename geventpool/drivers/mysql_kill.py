@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .base import Ghost
+from .ghosts import Ghost
 
 _NO_SUCH_THREAD = 1094  # ER_NO_SUCH_THREAD
 

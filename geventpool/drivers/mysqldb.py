@@ -10,7 +10,8 @@ import os
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .base import Driver, Idle, State, is_mysql_full, is_mysql_unfit, is_patched, mysql_code
+from .base import Driver, Idle, State, is_patched
+from .mysql import is_mysql_full, is_mysql_unfit, mysql_code
 
 _sockets: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
 
@@ -19,6 +20,9 @@ class MySQLdb(Driver):
     """mysqlclient 2.1 and later. It does not tell its transaction state."""
 
     name = "MySQLdb"
+    packages = ("MySQLdb",)
+    database = "mysql"
+    plans = "sql"
 
     def adopt(self, connection: Any) -> None:
         if connection.open:
@@ -46,6 +50,9 @@ class MySQLdb(Driver):
         except Exception:
             return False
         return True
+
+    def server_id(self, connection: Any) -> int | None:
+        return int(connection.thread_id())
 
     def is_full(self, error: BaseException) -> bool:
         return is_mysql_full(error)

@@ -23,19 +23,11 @@ from typing import Any
 
 from gevent import socket
 
-from .base import (
-    Driver,
-    Ghost,
-    Idle,
-    State,
-    is_postgresql_full,
-    is_postgresql_unfit,
-    is_tls,
-    move_socket,
-    postgresql_unsolicited,
-    python_fileno,
-)
+from .base import Driver, Idle, State
 from .exchange import Exchange, is_open
+from .ghosts import Ghost
+from .postgresql import is_postgresql_full, is_postgresql_unfit, postgresql_unsolicited
+from .sockets import is_tls, move_socket, python_fileno
 
 _STATES = {b"I": State.CLEAN, b"T": State.IN_TRANSACTION, b"E": State.IN_TRANSACTION}
 
@@ -70,6 +62,9 @@ class Pg8000(Driver):
     """pg8000 1.29 and later."""
 
     name = "pg8000"
+    packages = ("pg8000",)
+    database = "postgresql"
+    tells_transactions = True
     socket = "_usock._sock"  # as with PyMySQL
 
     def tune(self) -> None:
@@ -107,6 +102,9 @@ class Pg8000(Driver):
         except Exception:
             return False
         return True
+
+    def server_id(self, connection: Any) -> int | None:
+        return int.from_bytes(connection._backend_key_data[:4], "big")
 
     def ghost(self, connection: Any) -> Ghost | None:
         sock, key = connection._usock, connection._backend_key_data

@@ -14,23 +14,18 @@ from typing import Any
 import gevent
 from gevent.socket import wait as wait_for
 
-from .base import (
-    Driver,
-    Ghost,
-    Idle,
-    State,
-    hang_up,
-    is_patched,
-    is_postgresql_full,
-    is_postgresql_unfit,
-    postgresql_unsolicited,
-)
+from .base import Driver, Idle, State, is_patched
+from .ghosts import Ghost
 from .libpq import CancelRequest, send_in_thread
+from .postgresql import is_postgresql_full, is_postgresql_unfit, postgresql_unsolicited
+from .sockets import hang_up
 
 # libpq's PGTransactionStatusType
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR, _NO_CONNECTION = range(5)
 
 _BAD = 1  # of libpq's ConnStatusType
+
+_NEVER = 2**31 - 1  # so often must a statement have been run before it is prepared unasked
 
 CLEAN = State.CLEAN  # an enum's members are dear to look up
 
@@ -42,6 +37,10 @@ class Psycopg(Driver):
     """psycopg 3.1 and later."""
 
     name = "psycopg"
+    packages = ("psycopg",)
+    database = "postgresql"
+    tells_transactions = True
+    plans = "driver"
     socket = "pgconn.socket"
 
     # libpq's own properties are asked, because psycopg's are Python, and these two are called often.
@@ -97,6 +96,15 @@ class Psycopg(Driver):
         except Exception:
             return False
         return True
+
+    def server_id(self, connection: Any) -> int | None:
+        return int(connection.pgconn.backend_pid)
+
+    def execute_prepared(self, connection: Any, cursor: Any, text: str, parameters: Any) -> Any:
+        if connection.prepare_threshold is None:
+            # It prepares nothing at all then. So it does what it is told, and nothing else.
+            connection.prepare_threshold = _NEVER
+        return cursor.execute(text, parameters, prepare=True)
 
     def ghost(self, connection: Any) -> Ghost | None:
         if connection.closed or connection.pgconn.transaction_status != _ACTIVE:

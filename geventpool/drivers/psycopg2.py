@@ -12,18 +12,11 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .base import (
-    Driver,
-    Ghost,
-    Idle,
-    State,
-    hang_up,
-    is_patched,
-    is_postgresql_full,
-    is_postgresql_unfit,
-    postgresql_unsolicited,
-)
+from .base import Driver, Idle, State, is_patched
+from .ghosts import Ghost
 from .libpq import CancelRequest, send_in_thread
+from .postgresql import is_postgresql_full, is_postgresql_unfit, postgresql_unsolicited
+from .sockets import hang_up
 
 # libpq's PGTransactionStatusType
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = 0, 1, 2, 3
@@ -39,6 +32,10 @@ class Psycopg2(Driver):
     """psycopg2 2.8 and later. Outside a transaction its rollback costs no round trip anyway."""
 
     name = "psycopg2"
+    packages = ("psycopg2", "psycogreen")
+    database = "postgresql"
+    tells_transactions = True
+    plans = "sql"
     socket = "info.socket"
 
     def adopt(self, connection: Any) -> None:
@@ -81,6 +78,9 @@ class Psycopg2(Driver):
         except Exception:
             return False
         return True
+
+    def server_id(self, connection: Any) -> int | None:
+        return int(connection.get_backend_pid())
 
     def ghost(self, connection: Any) -> Ghost | None:
         if connection not in _ghosts:

@@ -17,23 +17,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .base import (
-    Driver,
-    Ghost,
-    Idle,
-    State,
-    hang_up,
-    is_mysql_full,
-    is_mysql_unfit,
-    is_tls,
-    move_socket,
-    mysql_code,
-    python_fileno,
-    python_fileno_of,
-)
+from .base import Driver, Idle, State
 from .contexts import share_tls_contexts
 from .exchange import NOBODY, SOMEBODY, SPOILED, Exchange, is_open
+from .ghosts import Ghost
+from .mysql import is_mysql_full, is_mysql_unfit, mysql_code
 from .mysql_kill import Thread
+from .sockets import hang_up, is_tls, move_socket, python_fileno, python_fileno_of
 
 _IN_TRANSACTION = 0x0001  # SERVER_STATUS_IN_TRANS
 _MORE_RESULTS = 0x0008  # SERVER_MORE_RESULTS_EXISTS
@@ -59,6 +49,10 @@ class PyMySQL(Driver):
     """PyMySQL 1.0 and later."""
 
     name = "pymysql"
+    packages = ("pymysql",)
+    database = "mysql"
+    tells_transactions = True
+    plans = "sql"
     socket = "_sock._sock"  # gevent's socket has another one there when it is closed
 
     def tune(self) -> None:
@@ -123,6 +117,9 @@ class PyMySQL(Driver):
         except Exception:
             return False
         return True
+
+    def server_id(self, connection: Any) -> int | None:
+        return int(connection.thread_id())
 
     def ghost(self, connection: Any) -> Ghost | None:
         kept: Ghost | None = connection.__dict__.pop("_ghost", None)

@@ -12,6 +12,8 @@ class Sqlite3(Driver):
     """The standard library's sqlite3."""
 
     name = "sqlite3"
+    database = "sqlite"
+    tells_transactions = True
     needs_ping = False
 
     def state(self, connection: Any) -> State:

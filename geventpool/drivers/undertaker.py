@@ -18,7 +18,7 @@ from typing import Any
 import gevent
 from gevent.lock import Semaphore
 
-from .base import Ghost
+from .ghosts import Ghost
 
 log = logging.getLogger("geventpool")
 

@@ -17,10 +17,12 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from .base import Driver, State
-from .exchange import Exchange
+from gevent import getcurrent
 
-UNKNOWN = State.UNKNOWN  # an enum's members are dear to look up
+from .base import Driver, State
+from .exchange import NOBODY, SPOILED, Exchange
+
+UNKNOWN, BROKEN = State.UNKNOWN, State.BROKEN  # an enum's members are dear to look up
 
 _watched_classes: dict[type, type] = {}
 
@@ -31,19 +33,27 @@ class Unknown(Driver):
     def adopt(self, connection: Any) -> None:
         _watch(connection, Exchange())
 
+    def is_cut_by(self, connection: Any, error: BaseException) -> bool:
+        return not isinstance(error, Exception)
+
+
+class Watched(Unknown):
+    """A connection of such a DBAPI whose class keeps account of exchanges."""
+
+    def adopt(self, connection: Any) -> None:
+        """It was, when it was opened."""
+
     def state(self, connection: Any) -> State:
-        # As in `_is_watched` and `Exchange.is_open`, because it is asked at each return.
-        is_watched = getattr(type(connection), "_is_watched", False) is True
-        return State.BROKEN if is_watched and connection._geventpool_exchange.by else UNKNOWN
+        # As in `Exchange.is_open`, because it is asked at each return.
+        return BROKEN if connection._geventpool_exchange.by else UNKNOWN
 
     def is_cut_by(self, connection: Any, error: BaseException) -> bool:
-        return not isinstance(error, Exception) and not (
-            _is_watched(connection) and connection._geventpool_sees_all
-        )
+        return not (connection._geventpool_sees_all or isinstance(error, Exception))
 
 
-def _is_watched(one: Any) -> bool:
-    return getattr(type(one), "_is_watched", False) is True
+def is_watched(kind: type) -> bool:
+    """Is it a class that keeps account of exchanges? Never switches."""
+    return getattr(kind, "_is_watched", False) is True
 
 
 def _watch(one: Any, exchange: Exchange) -> bool:
@@ -55,13 +65,13 @@ def _watch(one: Any, exchange: Exchange) -> bool:
         Whether it has one.
     """
     kind = type(one)
-    if not _is_watched(one) and (hasattr(kind, "cursor") or hasattr(kind, "execute")):
+    if not is_watched(kind) and (hasattr(kind, "cursor") or hasattr(kind, "execute")):
         with contextlib.suppress(Exception):
             if kind not in _watched_classes:
                 _watched_classes[kind] = _watched(kind)
             one._geventpool_exchange = exchange
             one.__class__ = _watched_classes[kind]
-    return _is_watched(one)
+    return is_watched(type(one))
 
 
 def _watched(kind: type) -> type:
@@ -83,12 +93,15 @@ def _watched(kind: type) -> type:
 
 def _watched_method(method: FunctionType, packages: set[str]) -> Callable[..., Any]:
     """The same method, as one exchange, or part of one."""
+    makes_cursor = method.__name__ == "cursor"
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
         exchange: Exchange = self._geventpool_exchange
-        if not exchange.join():
+        me = id(getcurrent())
+        if exchange.by == me:
             return method(self, *arguments, **keywords)  # called by another of its methods
+        exchange.by = SPOILED if exchange.by else me  # as in `join`, for one frame less
         before = sys.exc_info()[1]  # what the caller is handling already
         try:
             value = method(self, *arguments, **keywords)
@@ -97,8 +110,9 @@ def _watched_method(method: FunctionType, packages: set[str]) -> Callable[..., A
                 exchange.spoil()
             exchange.end()
             raise
-        exchange.end()
-        if method.__name__ == "cursor" or hasattr(type(value), "fetchone"):
+        if exchange.by == me:
+            exchange.by = NOBODY
+        if value is not None and (makes_cursor or hasattr(type(value), "fetchone")):
             self._geventpool_sees_all &= _watch(value, exchange)
         return value
 

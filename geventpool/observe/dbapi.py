@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..drivers import driver_for
+
 if TYPE_CHECKING:
     from .holds import Hold
     from .watcher import Watcher
@@ -145,14 +147,7 @@ def rows_of(cursor: Any) -> int:
 def number_of(connection: Any) -> int:
     """The server's own number of a connection, as its lists of sessions show it; else one of ours."""
     try:
-        if hasattr(connection, "get_backend_pid"):  # psycopg2
-            return int(connection.get_backend_pid())
-        if hasattr(connection, "pgconn"):  # psycopg
-            return int(connection.pgconn.backend_pid)
-        if hasattr(connection, "_backend_key_data"):  # pg8000
-            return int.from_bytes(connection._backend_key_data[:4], "big")
-        if hasattr(connection, "thread_id"):  # PyMySQL, mysqlclient
-            return int(connection.thread_id())
+        number = driver_for(connection).server_id(connection)
     except Exception:  # it is closed
         return 0
-    return id(connection) % 1_000_000
+    return id(connection) % 1_000_000 if number is None else number

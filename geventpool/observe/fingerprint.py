@@ -15,18 +15,7 @@ LONGEST = 10_000
 """Characters of a text that are read; the rest is left out."""
 
 _SHOWN = 2_000
-_DIALECTS = {
-    "mysql": "mysql",
-    "mariadb": "mysql",
-    "pymysql": "mysql",
-    "MySQLdb": "mysql",
-    "postgresql": "postgres",
-    "psycopg": "postgres",
-    "psycopg2": "postgres",
-    "pg8000": "postgres",
-    "sqlite": "sqlite",
-    "sqlite3": "sqlite",
-}
+_DIALECTS = {"postgresql": "postgres", "sqlite": "sqlite"}  # sqlglot's names
 _QUOTES = re.compile(r"['\"`$\[]")
 # A quote ends here or does not, as the server's NO_BACKSLASH_ESCAPES has it.
 _ESCAPED = re.compile(r"\\['\"]")
@@ -42,7 +31,7 @@ class Fingerprinter:
     """Reads the texts of one database.
 
     Args:
-        database: the name of SQLAlchemy's dialect or of the DBAPI; unknown ones are read as MySQL, where
+        database: as SQLAlchemy's dialect names it; MariaDB's and unknown ones are read as MySQL, where
             more is a literal than anywhere else.
 
     Raises:

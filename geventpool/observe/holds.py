@@ -34,8 +34,6 @@ ACTIVE, IDLE, IN_TRANSACTION = "active", "idle", "idle in transaction"
 
 _ROUNDING = 1e-3
 
-# Drivers that are never told by their library whether a transaction is open, and unknown ones.
-_SILENT = {"MySQLdb", "unknown"}
 _ENDS = {"COMMIT", "ROLLBACK"}
 
 
@@ -371,7 +369,7 @@ def begins_transaction(connection: Any, text: str) -> bool:
     Where the driver never tells, as DBAPI has it: any query begins one, unless in autocommit.
     """
     state = driver_state(connection)
-    if state is not State.UNKNOWN or driver_for(connection).name not in _SILENT:
+    if state is not State.UNKNOWN or driver_for(connection).tells_transactions:
         return state is State.IN_TRANSACTION
     try:
         ask = getattr(connection, "get_autocommit", None)
@@ -395,7 +393,7 @@ def _state(connection: Any, hold: Hold | None) -> str:
     if (hold is not None and hold.began is not None) or is_busy(connection):
         return ACTIVE
     state = driver_state(connection)
-    if state is State.UNKNOWN and driver_for(connection).name in _SILENT:
+    if state is State.UNKNOWN and not driver_for(connection).tells_transactions:
         return IDLE if hold is None or hold.transaction_at is None else IN_TRANSACTION
     return IN_TRANSACTION if state is State.IN_TRANSACTION else IDLE
 

@@ -85,7 +85,7 @@ class Observer:
     Attributes:
         name: the pool's.
         settings: what is watched.
-        database: the name of the dialect or the driver; `None`: not known yet.
+        database: as SQLAlchemy names it, or the driver's name; `None`: not known yet.
         figures: histograms.
         queries: statistics of queries; `None` if they are not watched.
         usage: what each call site did with the time for which it held connections.

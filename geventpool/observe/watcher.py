@@ -176,7 +176,8 @@ class Watcher(FiguresListener):
         """A connection that tells us of its cursors and queries."""
         super().handed_out(entry, connection)
         if self.observer.database is None:
-            self.observer.know(driver_for(entry.resource).name)
+            driver = driver_for(entry.resource)
+            self.observer.know(driver.database or driver.name)
         hold = self.holds.get(entry)
         return connection if hold is None else dbapi.Connection(self, hold, connection)
 

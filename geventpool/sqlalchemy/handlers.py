@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from ..drivers.base import Ghost
+from ..drivers.ghosts import Ghost
 from ..pool import ConnectionHandlers, getter
 
 if TYPE_CHECKING:

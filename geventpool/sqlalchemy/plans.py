@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import ClauseElement, Engine, event
 
+from .. import drivers
 from ..errors import ConfigError
 from ..plans import PlanLost, Target, Targets, execute
 
-_DRIVERS = ("psycopg", "psycopg2", "pymysql", "mysqldb")
 _KEY = "geventpool.prepared"
 
 _of_engine = "_geventpool_targets"
@@ -29,8 +29,9 @@ def prepare(engine: Engine, statement: str | ClauseElement) -> Target:
     """
     if not isinstance(engine, Engine):
         raise ConfigError("engine", engine, "give an Engine made by sqlalchemy.create_engine")
-    if engine.dialect.driver not in _DRIVERS:
-        raise ConfigError("engine", engine, f"its driver is none of {', '.join(_DRIVERS)}")
+    names = drivers.with_plans()
+    if getattr(engine.dialect.dbapi, "__name__", None) not in names:
+        raise ConfigError("engine", engine, f"its driver is none of {', '.join(names)}")
     if isinstance(statement, ClauseElement):
         statement = str(statement.compile(dialect=engine.dialect))
     targets: Targets | None = getattr(engine, _of_engine, None)

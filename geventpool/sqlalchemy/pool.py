@@ -21,6 +21,7 @@ from sqlalchemy.pool.base import (
 
 from .. import drivers
 from ..config import PoolConfig, make_config, profile_settings, split_cap
+from ..core import stacks
 from ..core.entry import IN_USE, Entry
 from ..errors import PoolTimeout
 from ..pool import Door, make_core
@@ -29,6 +30,8 @@ from . import memory
 from .errors import TWINS, kill_behind
 from .handlers import RecordHandlers
 from .proxy import Fairy, Record, watch_errors
+
+stacks.MACHINERY.add("sqlalchemy")
 
 _STYLES = {"rollback": reset_rollback, "commit": reset_commit, None: reset_none}
 _LONGEST_CONNECT = 30.0

@@ -16,13 +16,16 @@ from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 from .. import drivers
 from ..core.entry import CLOSED, IN_USE, Entry
 from ..core.registry import look_for_fork, unforked
-from ..drivers.base import Driver, Ghost, State
+from ..drivers.base import Driver, State
+from ..drivers.ghosts import Ghost
 
 if TYPE_CHECKING:
     from .pool import GeventPool
 
 
-CLEAN = State.CLEAN  # an enum's members are dear to look up
+# An enum's members are dear to look up.
+CLEAN, UNKNOWN, BROKEN = State.CLEAN, State.UNKNOWN, State.BROKEN
+IN_TRANSACTION = State.IN_TRANSACTION
 
 
 def watch_errors(dialect: Any) -> None:
@@ -147,7 +150,8 @@ class Fairy(_ConnectionFairy):
         record: Any = self._connection_record
         if (
             record is not None
-            and (_is_parents(record) or record.driver.state(connection) is State.BROKEN)
+            and self._counter  # else `_checkin` has looked a moment ago
+            and (_is_parents(record) or record.driver.state(connection) is BROKEN)
             and _is_given_back(self)
         ):
             # The pool will close it, and not first read what is left of an answer; or it is a parent's.
@@ -177,25 +181,68 @@ class Fairy(_ConnectionFairy):
             or pool.config.reset_on_return != "smart"
         )
         try:
-            is_clean = nobody_is_told and record.driver.state(connection) is CLEAN
+            state = record.driver.state(connection) if nobody_is_told else None
         except Exception:  # the slow way sees it again, and closes the connection
-            is_clean = False
-        if not is_clean:
-            look_for_fork()  # before anything is sent
-            if record is not None and _is_parents(record):
-                self.dbapi_connection = self._connection_record = None  # type: ignore[assignment]
-                return
-            if record is not None and record.entry is not None:
-                pool.core.take_over(
-                    record.entry
-                )  # who gives it back, holds it meanwhile
-            super()._checkin(transaction_was_reset)
+            state = None
+        if state is not CLEAN:
+            self._checkin_unclean(state, transaction_was_reset)
             return
         # What SQLAlchemy would do, without what there is nothing to do for.
         nothing: Any = None
         self.dbapi_connection = self._connection_record = nothing
         record.fairy_ref = None
         pool.core.release(record.entry, is_clean=True)
+
+    def _checkin_unclean(self, state: State | None, transaction_was_reset: bool) -> None:
+        """Gives back what may have to be reset before. May switch greenlets.
+
+        Args:
+            state: what is known of the connection; `None`: somebody is to be told by SQLAlchemy's code.
+            transaction_was_reset: as in `_checkin`.
+        """
+        if not unforked:
+            look_for_fork()  # before anything is sent
+        pool = self._pool
+        nothing: Any = None
+        record: Any = self._connection_record
+        entry = None if record is None else record.entry
+        if entry is not None:
+            if _is_parents(record):
+                self.dbapi_connection = self._connection_record = nothing
+                return
+            if entry.owner is not getcurrent():
+                pool.core.take_over(entry)  # who gives it back, holds it meanwhile
+        connection: Any = self.dbapi_connection
+        if (
+            entry is None
+            or record.dbapi_connection is not connection
+            or (state is not UNKNOWN and state is not IN_TRANSACTION)
+        ):
+            super()._checkin(transaction_was_reset)
+            return
+        # What SQLAlchemy would do, again without what there is nothing to do for.
+        try:
+            if not transaction_was_reset:
+                pool._dialect.do_rollback(self)
+                _look_again(record, connection)
+        except BaseException as error:
+            self._checkin_failed(record, error)
+            return
+        self.dbapi_connection = self._connection_record = nothing
+        record.fairy_ref = None
+        if record.dbapi_connection is connection:
+            pool.core.release(entry, is_clean=True)
+        else:  # it was invalidated
+            pool._do_return_conn(record)
+
+    def _checkin_failed(self, record: Record, error: BaseException) -> None:
+        """Gives it back after an error of its rollback, as SQLAlchemy does."""
+        self._pool.logger.error("Exception during reset or similar", exc_info=True)
+        nothing: Any = None
+        self.dbapi_connection = self._connection_record = nothing
+        record._checkin_failed(error)
+        if not isinstance(error, Exception):
+            raise error
 
     def _reset(
         self, pool: Pool, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
@@ -204,7 +251,7 @@ class Fairy(_ConnectionFairy):
         connection = self.dbapi_connection
         driver = drivers.driver_for(connection) if record is None else record.driver
         open_state = driver.state(connection)
-        if record is not None and open_state is State.BROKEN:
+        if record is not None and open_state is BROKEN:
             pool.logger.info("Connection %s was abandoned in mid-query; closing it", connection)
             record.invalidate()
             return
@@ -220,6 +267,9 @@ class Fairy(_ConnectionFairy):
             )
             pool.dispatch.reset(connection, record, state)
             open_state = driver.state(connection)  # a listener may have begun a transaction
+            if record is not None and open_state is BROKEN:  # or left it in the middle of an answer
+                record.invalidate()
+                return
         if open_state is CLEAN:
             if self._echo:
                 pool.logger.debug("Connection %s reset, no transaction is open", connection)
@@ -227,9 +277,19 @@ class Fairy(_ConnectionFairy):
         if self._echo:
             pool.logger.debug("Connection %s rollback-on-return", connection)
         pool._dialect.do_rollback(self)
-        if record is not None and driver.state(connection) is State.IN_TRANSACTION:
-            # In autocommit some drivers send nothing, whatever the user has begun by a statement.
-            record.invalidate()
+        if record is not None:
+            _look_again(record, connection)
+
+
+def _look_again(record: Record, connection: Any) -> None:
+    """Was it reset by a rollback? If not, it is invalidated, and so closed. May switch greenlets.
+
+    In autocommit some drivers send nothing, whatever the user has begun by a statement; and another
+    greenlet may have used the connection meanwhile.
+    """
+    state = record.driver.state(connection)
+    if state is IN_TRANSACTION or state is BROKEN:
+        record.invalidate()
 
 
 def _is_parents(record: Record) -> bool:

@@ -94,7 +94,9 @@ class Causes(Listener):
             machine.seen[cause] += 1
         elif cause == "disposed" and (machine.is_dormant or machine.is_closing_idle):
             machine.seen[cause] += 1
-            assert machine.is_closing_idle or not machine.pool.core.line.callers, "those in line come first"
+            assert machine.is_closing_idle or not machine.pool.core.line.callers, (
+                "those in line come first"
+            )
 
 
 class PoolMachine(RuleBasedStateMachine):

@@ -17,8 +17,8 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
 from geventpool.drivers import Driver, Ghost
-from geventpool.drivers.base import move_socket
 from geventpool.drivers.pg8000 import Pg8000
+from geventpool.drivers.sockets import move_socket
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from typing import Any
 import pytest
 from pymysql.connections import Connection
 
-from geventpool import ConfigError, drivers
+from geventpool import ConfigError, ConnectionPool, drivers
+from geventpool.core import stacks
 from geventpool.drivers import Driver, State, by_class, driver_for, register
 from geventpool.drivers.pymysql import PyMySQL
+from geventpool.observe.dbapi import number_of
+from geventpool.testing import FakeConnection, FakeDriver
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -148,6 +152,46 @@ def test_the_nearest_module_wins_and_a_registered_driver_wins_over_ours(
     assert of("pymysql.near.connections") == "Near"
     assert of("pymysql.connections") == "Instead"
     assert of("pymysqlx") == "Unknown"
+
+
+def test_a_registered_driver_tells_all_that_ours_tell(
+    registered: Callable[[Driver], None],
+) -> None:
+    class Told(Driver):
+        name = __name__ + ".told"
+        packages = ("its_own", "its_helper")
+        database = "postgresql"
+        plans = "sql"
+
+        def server_id(self, connection: Any) -> int:
+            return int(connection.number)
+
+    class Mine(FakeConnection):
+        __module__ = Told.name
+
+    registered(Told())
+    assert Told.name in drivers.with_plans()
+    pool = ConnectionPool(lambda: Mine(FakeDriver(), 77))
+    with pool.connection() as connection:
+        assert driver_for(connection).name == Told.name
+        assert {"its_own", "its_helper"} <= stacks.MACHINERY
+        assert number_of(connection) == number_of(Around(connection)) == 77
+    stacks.MACHINERY.difference_update(Told.packages)
+    pool.close()
+
+
+def test_only_what_is_in_use_is_taken_for_machinery_in_stacks() -> None:
+    program = """
+        from geventpool.core import stacks
+        import geventpool, sqlite3
+        assert stacks.MACHINERY == {"gevent", "geventpool"}
+        import geventpool.sqlalchemy
+        assert stacks.MACHINERY == {"gevent", "geventpool", "sqlalchemy"}
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, timeout=60, check=False
+    )
+    assert done.returncode == 0
 
 
 WAREHOUSE = """
