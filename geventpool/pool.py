@@ -29,7 +29,6 @@ from . import drivers
 from .config import SIZING, PoolConfig, change, make_config
 from .core import threads
 from .core.entry import IN_USE, Entry
-from .core.handlers import Limits
 from .core.listener import dismiss
 from .core.pool import ResourcePool
 from .core.registry import at_fork, look_for_fork, unforked
@@ -42,11 +41,6 @@ from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
 
 log = logging.getLogger("geventpool")
-
-# With `pre_ping`, a connection that was given back less than so many seconds ago has its socket looked at
-# instead, as in HikariCP (`aliveBypassWindowMs`). That misses only a link that was lost without a sign,
-# and within these seconds.
-_SURE_FOR = 1.0
 
 # Seconds. When no connection comes back for so long, all are in long queries, and an abandoned one may be
 # even longer: it is worth a connection beside the pool.
@@ -90,7 +84,7 @@ class Door:
         self._said = said
         self.config = config if self._is_shared is None else config.for_memory(self._is_shared)
         is_sized_anew = settings.keys() & SIZING
-        self.core.configure(_limits(self.config), config.policy() if is_sized_anew else None)
+        self.core.configure(self.config, config.policy() if is_sized_anew else None)
 
     def resize(self, max_size: float) -> None:
         """Changes the hard cap; surplus connections are closed as they become idle."""
@@ -147,7 +141,7 @@ class Door:
         if not self._is_shared:
             self._database = os.getpid(), connection
         self.config = self.config.for_memory(self._is_shared)
-        self.core.configure(_limits(self.config))
+        self.core.configure(self.config)
         log.info(
             "%r: its database lives in memory, and ends with its last connection: one is kept open%s",
             self.core,
@@ -329,36 +323,6 @@ def adopt(connection: Any) -> None:
         raise
 
 
-def make_core(
-    handlers: Any, config: PoolConfig, name: str, clock: Clock | None = None
-) -> ResourcePool:
-    """The resource pool for a configuration."""
-    return ResourcePool(
-        handlers,
-        config.policy(),
-        _limits(config),
-        name=name,
-        clock=clock,
-        is_cleaner_timed=config.cleaner,
-    )
-
-
-def _limits(config: PoolConfig) -> Limits:
-    """The settings that the core has to know."""
-    return Limits(
-        max_size=config.max_size,
-        min_idle=config.min_idle,
-        lifetime=config.lifetime,
-        lifo=config.use_lifo,
-        ping_after=min(_SURE_FOR, config.ping_after) if config.pre_ping else config.ping_after,
-        ping_unwatched_after=0.0 if config.pre_ping else config.ping_after,
-        connect_timeout=config.connect_timeout,
-        max_waiting=config.max_waiting,
-        shed_after=config.shed_after,
-        reclaim_after=config.reclaim_after,
-    )
-
-
 class PooledConnection:
     """A lent connection. Use it in a `with` statement, or call `close()` to give it back.
 
@@ -463,8 +427,12 @@ class ConnectionPool(Door):
         self._said = settings
         self.config = make_config(**settings)
         self._connect = connect
-        self.core = make_core(
-            ConnectionHandlers(self, self._open, connect), self.config, name or "pool", clock
+        self.core = ResourcePool(
+            ConnectionHandlers(self, self._open, connect),
+            self.config.policy(),
+            self.config,
+            name=name or "pool",
+            clock=clock,
         )
 
     def connection(self, timeout: float | None = _UNSAID) -> PooledConnection:

@@ -187,7 +187,7 @@ class Line:
     def choose_next(self, now: float) -> None:
         """Sees to it that the one to be served next is the first in line. Never switches."""
         waiting = self._pool.ledger.waiting
-        if not self.patience.is_learnt and self._pool.limits.shed_after is None:
+        if not self.patience.is_learnt and self._pool.config.shed_after is None:
             return
         if waiting[0] is self._first:
             return
@@ -225,7 +225,7 @@ class Line:
 
     def _park(self, now: float, deadline: float) -> Waiter:
         pool = self._pool
-        ledger, most = pool.ledger, pool.limits.max_waiting
+        ledger, most = pool.ledger, pool.config.max_waiting
         waiting = ledger.waiting
         callers = len(waiting)
         if callers and waiting[0] is self._first:
@@ -335,7 +335,7 @@ class Line:
 
     def _is_overloaded(self, now: float) -> bool:
         """Has the line not been empty for longer than `shed_after`?"""
-        most, waiting = self._pool.limits.shed_after, self._pool.ledger.waiting
+        most, waiting = self._pool.config.shed_after, self._pool.ledger.waiting
         return (
             most is not None
             and bool(waiting)
@@ -346,7 +346,7 @@ class Line:
     def _shed(self, now: float, least: int) -> None:
         """Refuses who has waited for too long; `least` are left for whom there is something."""
         pool = self._pool
-        most = pool.limits.shed_after or 0.0
+        most = pool.config.shed_after or 0.0
         waiting = pool.ledger.waiting
         while len(waiting) > least and now - waiting[0].parked_at > most:
             waited = now - waiting[0].parked_at

@@ -221,7 +221,7 @@ class Opener:
     def _attempt(self) -> Any:
         """One open, bounded by `connect_timeout`."""
         pool = self._pool
-        limit = pool.limits.connect_timeout
+        limit = pool.config.connect_timeout
         late = ConnectTimeout(
             f"{pool!r}: connecting has taken longer than connect_timeout={limit:g} s: look at the "
             "server and the network",

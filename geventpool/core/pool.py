@@ -17,6 +17,7 @@ import gevent
 from gevent import Greenlet, getcurrent
 from gevent._hub_local import get_hub_if_exists
 
+from ..config import PoolConfig
 from ..errors import PoolClosed, printable
 from ..sizing import SizingPolicy
 from . import registry, shrinking, threads
@@ -24,7 +25,7 @@ from .cleaner import SOON, Cleaner
 from .closing import close_retired
 from .drain import Drain
 from .entry import CLOSED, CLOSING, IDLE, IN_USE, Entry
-from .handlers import Handlers, Limits
+from .handlers import Handlers
 from .holders import Holders, disown
 from .ledger import Ledger
 from .line import Line
@@ -50,10 +51,9 @@ class ResourcePool:
     Args:
         handlers: what is done with a resource.
         policy: how many to keep.
-        limits: the settings.
+        config: the settings.
         name: for messages.
         clock: time and timers; real ones by default.
-        is_cleaner_timed: close what is surplus by a hub timer; else `acquire` and `release` do it.
 
     Attributes:
         listener: is told of everything, if there is one.
@@ -66,28 +66,27 @@ class ResourcePool:
         self,
         handlers: Handlers,
         policy: SizingPolicy,
-        limits: Limits,
+        config: PoolConfig,
         *,
         name: str = "pool",
         clock: Clock | None = None,
-        is_cleaner_timed: bool = True,
     ) -> None:
         self.name = name
         self.handlers = handlers
         self.clock: Clock = clock or HubClock()
         self.hub: Any = threads.NO_HUB
         self.mailbox: Any = None  # the hub's, for other threads
-        self.limits = limits
-        self.min_idle = limits.min_idle
+        self.config = config
+        self.min_idle = config.min_idle
         self.listener: Listener | None = None
-        self._cleaner_is_timed = is_cleaner_timed
+        self._cleaner_is_timed = config.cleaner
         self.tell: WeakMethod[Tell] = WeakMethod(self._hung_up)
         self._begin(policy)
         registry.add(self)
 
     def _begin(self, policy: SizingPolicy) -> None:
         self.policy = policy
-        self.ledger: Ledger = Ledger(self.limits.max_size, lifo=self.limits.lifo)
+        self.ledger: Ledger = Ledger(self.config.max_size, lifo=self.config.use_lifo)
         self.counters = Counters()
         self.is_closed = False
         self.is_dormant = False  # disposed of, until somebody asks again: nothing is idle
@@ -279,14 +278,14 @@ class ResourcePool:
             entry.expires_at = entry.sure_until = -math.inf
 
     @threads.in_owners_thread
-    def configure(self, limits: Limits, policy: SizingPolicy | None = None) -> None:
+    def configure(self, config: PoolConfig, policy: SizingPolicy | None = None) -> None:
         """Changes the settings. Surplus idle entries are closed now, those in use when released.
 
         Never switches.
         """
-        is_lifetime_new = limits.lifetime != self.limits.lifetime
-        self.limits = limits
-        self.min_idle = limits.min_idle
+        is_lifetime_new = config.lifetime != self.config.lifetime
+        self.config = config
+        self.min_idle = config.min_idle
         for entry in self.entries:
             settle_sure_for(self, entry)
         if policy is not None:
@@ -294,7 +293,7 @@ class ResourcePool:
         if is_lifetime_new:
             self.renewal.begin_again()
         ledger = self.ledger
-        ledger.lifo, ledger.max_size = limits.lifo, limits.max_size
+        ledger.lifo, ledger.max_size = config.use_lifo, config.max_size
         while ledger.idle and shrinking.is_oversize(self):
             self.discard(ledger.idle[0], "resized")
         shrinking.note(self)

@@ -60,7 +60,7 @@ class Renewal:
 
     def add(self, entry: Entry) -> None:
         """A new entry: sets the timer of its age, and closes the one that it replaces."""
-        lifetime = self._pool.limits.lifetime
+        lifetime = self._pool.config.lifetime
         entry.expires_at = min(entry.expires_at, entry.opened_at + lifetime)
         self._await_age(entry, entry.opened_at)
         if self.ageing:
@@ -73,7 +73,7 @@ class Renewal:
         if entry not in self.due_when_returned:
             return False
         self.due_when_returned.discard(entry)
-        entry.expires_at = entry.opened_at + self._pool.limits.lifetime
+        entry.expires_at = entry.opened_at + self._pool.config.lifetime
         return now < entry.expires_at and self._replace(entry, now)
 
     def distrust(self, entry: Entry, why: str) -> None:
@@ -116,7 +116,7 @@ class Renewal:
                 is_only_due = entry in self.due_when_returned
                 self.forget(entry)
                 if is_only_due or entry.expires_at > -math.inf:  # else it was told to be replaced
-                    entry.expires_at = entry.opened_at + pool.limits.lifetime
+                    entry.expires_at = entry.opened_at + pool.config.lifetime
                     entry.sure_until = min(entry.sure_until, entry.expires_at)
                     self._await_age(entry, now)
 
@@ -126,7 +126,7 @@ class Renewal:
             timer.stop()
 
     def _await_age(self, entry: Entry, now: float) -> None:
-        lifetime = self._pool.limits.lifetime
+        lifetime = self._pool.config.lifetime
         if _SHORTEST <= lifetime < math.inf:
             due = entry.opened_at + lifetime * random.uniform(_EARLIEST, _LATEST)
             self._set_timer(entry, due - now)

@@ -23,8 +23,7 @@ def begin_to_watch(pool: ResourcePool, entry: Entry) -> None:
 
 def settle_sure_for(pool: ResourcePool, entry: Entry) -> None:
     """For how long an entry need not be pinged, from its next return on. Never switches."""
-    limits = pool.limits
-    seconds = limits.ping_unwatched_after if entry.poll is None else limits.ping_after
+    seconds = pool.config.sure_for(is_watched=entry.poll is not None)
     entry.sure_for = seconds if pool.handlers.needs_check(entry.resource) else math.inf
 
 
@@ -89,7 +88,7 @@ def _is_sound(pool: ResourcePool, entry: Entry, now: float, deadline: float) -> 
         # timeout=0 never switches: somebody else checks, the next caller has the use of it.
         pool.in_background(partial(_check_and_return, pool), entry)
         return False
-    patience = pool.limits.connect_timeout
+    patience = pool.config.connect_timeout
     limit = gevent.Timeout.start_new(min(deadline - now, patience))
     try:
         return _check(pool, entry)
