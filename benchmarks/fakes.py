@@ -15,7 +15,8 @@ from typing import Any
 import pymysql
 from sqlalchemy.pool import NullPool, Pool, QueuePool, StaticPool
 
-from geventpool.core.handlers import Handlers, Limits
+from geventpool.config import PoolConfig
+from geventpool.core.handlers import Handlers
 from geventpool.core.pool import ResourcePool
 from geventpool.sizing import adaptive
 from geventpool.sqlalchemy import GeventPool
@@ -170,9 +171,9 @@ def sqlalchemy_pools(creator: Callable[[], Any], size: int = 5) -> dict[str, Poo
     }
 
 
-def bare_core(limits: Limits | None = None) -> ResourcePool:
+def bare_core(config: PoolConfig | None = None) -> ResourcePool:
     """The core without any driver."""
-    return ResourcePool(NoDriver(), adaptive(), limits or Limits())
+    return ResourcePool(NoDriver(), adaptive(), config or PoolConfig())
 
 
 def open_all(pool: Pool, count: int) -> None:

@@ -80,6 +80,10 @@ SIZING: Final = frozenset(
 )
 """The settings that make another policy."""
 
+# With `pre_ping`, a connection that was given back less than so many seconds ago has its socket looked at
+# instead, as in HikariCP (`aliveBypassWindowMs`). That misses only a link that was lost without a sign,
+# and within these seconds.
+_SURE_FOR = 1.0
 _MOST = 10**9
 _SIZINGS = ("adaptive", "poisson", "fixed")
 _RESETS = {
@@ -228,6 +232,16 @@ class PoolConfig:
     def lifetime(self) -> float:
         """`recycle` as a span of time: `math.inf` for never."""
         return math.inf if self.recycle == -1 else self.recycle
+
+    def sure_for(self, is_watched: bool) -> float:
+        """For how many seconds from its return a connection is lent without a ping.
+
+        Args:
+            is_watched: it has a socket to look at.
+        """
+        if not self.pre_ping:
+            return self.ping_after
+        return min(_SURE_FOR, self.ping_after) if is_watched else 0.0
 
     def for_memory(self, is_shared: bool) -> PoolConfig:
         """The same for a database in memory, of which one connection has to stay open.

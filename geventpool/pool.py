@@ -30,7 +30,7 @@ from .config import SIZING, PoolConfig, change, make_config
 from .core import stacks, threads
 from .core.clock import Clock
 from .core.entry import IN_USE, Entry
-from .core.handlers import Handlers, Limits
+from .core.handlers import Handlers
 from .core.pool import ResourcePool
 from .core.registry import at_fork, look_for_fork, unforked
 from .core.stats import PoolStats
@@ -42,11 +42,6 @@ from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
 
 log = logging.getLogger("geventpool")
-
-# With `pre_ping`, a connection that was given back less than so many seconds ago has its socket looked at
-# instead, as in HikariCP (`aliveBypassWindowMs`). That misses only a link that was lost without a sign,
-# and within these seconds.
-_SURE_FOR = 1.0
 
 # Seconds. When no connection comes back for so long, all are in long queries, and an abandoned one may be
 # even longer: it is worth a connection beside the pool.
@@ -91,7 +86,7 @@ class Door:
         self._said = said
         self.config = config if self._is_shared is None else config.for_memory(self._is_shared)
         is_sized_anew = settings.keys() & SIZING
-        self.core.configure(_limits(self.config), config.policy() if is_sized_anew else None)
+        self.core.configure(self.config, config.policy() if is_sized_anew else None)
 
     def resize(self, max_size: float) -> None:
         """Changes the hard cap; surplus connections are closed as they become idle."""
@@ -148,7 +143,7 @@ class Door:
         if not self._is_shared:
             self._database = os.getpid(), connection
         self.config = self.config.for_memory(self._is_shared)
-        self.core.configure(_limits(self.config))
+        self.core.configure(self.config)
         log.info(
             "%r: its database lives in memory, and ends with its last connection: one is kept open%s",
             self.core,
@@ -199,12 +194,16 @@ class ConnectionHandlers(Handlers):
 
     def __init__(self, door: Door, open_one: Callable[[], Any], connect: Callable[[], Any]) -> None:
         self._door = door
-        self.open = open_one
+        self._open_one = open_one
         self.connection_of = lambda connection: connection
         # What is asked of the server for the pool's own purposes is nothing that a tracer has to see.
         self._undertaker = Undertaker(
             lambda: drivers.innermost(connect()), self._lend_first, threads.off_hub
         )
+
+    def open(self) -> Any:
+        """Opens it. May switch greenlets."""
+        return self._open_one()
 
     def close(self, connection: Any, cause: str) -> object:
         """Closes it. May switch greenlets."""
@@ -332,36 +331,6 @@ def adopt(connection: Any) -> None:
         raise
 
 
-def make_core(
-    handlers: Any, config: PoolConfig, name: str, clock: Clock | None = None
-) -> ResourcePool:
-    """The resource pool for a configuration."""
-    return ResourcePool(
-        handlers,
-        config.policy(),
-        _limits(config),
-        name=name,
-        clock=clock,
-        is_cleaner_timed=config.cleaner,
-    )
-
-
-def _limits(config: PoolConfig) -> Limits:
-    """The settings that the core has to know."""
-    return Limits(
-        max_size=config.max_size,
-        min_idle=config.min_idle,
-        lifetime=config.lifetime,
-        lifo=config.use_lifo,
-        ping_after=min(_SURE_FOR, config.ping_after) if config.pre_ping else config.ping_after,
-        ping_unwatched_after=0.0 if config.pre_ping else config.ping_after,
-        connect_timeout=config.connect_timeout,
-        max_waiting=config.max_waiting,
-        shed_after=config.shed_after,
-        reclaim_after=config.reclaim_after,
-    )
-
-
 class PooledConnection:
     """A lent connection. Use it in a `with` statement, or call `close()` to give it back.
 
@@ -466,8 +435,12 @@ class ConnectionPool(Door):
         self._said = settings
         self.config = make_config(**settings)
         self._connect = connect
-        self.core = make_core(
-            ConnectionHandlers(self, self._open, connect), self.config, name or "pool", clock
+        self.core = ResourcePool(
+            ConnectionHandlers(self, self._open, connect),
+            self.config.policy(),
+            self.config,
+            name=name or "pool",
+            clock=clock,
         )
 
     def connection(self, timeout: float | None = _UNSAID) -> PooledConnection:

@@ -1,10 +1,8 @@
-"""What a pool is told: how to treat a resource, and its limits."""
+"""What a pool is told: how to treat a resource."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 
@@ -77,19 +75,3 @@ class Handlers:
     def is_farewell(self, resource: Any, peeked: bytes) -> bool:
         """Do these unsolicited bytes mean that the peer hangs up?"""
         return False
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The settings of a `ResourcePool`; see `geventpool.config.PoolConfig` for their meaning."""
-
-    max_size: float = 20
-    min_idle: int = 1
-    lifetime: float = math.inf
-    lifo: bool = True
-    ping_after: float = 60.0
-    ping_unwatched_after: float = 60.0  # of what has no socket to look at
-    connect_timeout: float = 10.0
-    max_waiting: int | None = None
-    shed_after: float | None = None
-    reclaim_after: float | None = 1.0

@@ -20,7 +20,7 @@ def attempt(pool: Shared) -> Any:
         ConnectTimeout: it has taken longer than `connect_timeout`.
         BaseException: what the handlers have raised.
     """
-    limit = pool.limits.connect_timeout
+    limit = pool.config.connect_timeout
     late = ConnectTimeout(
         f"{pool!r}: connecting has taken longer than connect_timeout={limit:g} s: look at the server and "
         "the network",

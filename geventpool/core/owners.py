@@ -169,7 +169,7 @@ class Owners:
         # One that came to its end was in no exchange; another greenlet may be by now.
         was_killed = not greenlet.successful() or isinstance(greenlet.value, GreenletExit)
         was_busy = was_killed and self._pool.handlers.is_busy(entry.resource)
-        after = self._pool.limits.reclaim_after
+        after = self._pool.config.reclaim_after
         look = partial(self._look_after, entry, ended, greenlet, was_busy)
         self._pool.clock.call_later(_LOOK_AFTER if after is None else after, look, ref=False)
 
@@ -180,14 +180,14 @@ class Owners:
         if not was_busy and pool.handlers.is_busy(entry.resource):
             # Another greenlet waits for an answer on it, whose socket must not be closed under it.
             look = partial(self._look_after, entry, ended, greenlet, was_busy)
-            pool.clock.call_later(pool.limits.reclaim_after or _LOOK_AFTER, look, ref=False)
+            pool.clock.call_later(pool.config.reclaim_after or _LOOK_AFTER, look, ref=False)
             return
         gc.collect()  # what was only dropped comes back by itself, and sound
         if entry.owner is not ended or entry.state is not IN_USE:
             return
         self.records_stacks = True
         pool.counters.owners_ended += 1
-        is_reclaimed = pool.limits.reclaim_after is not None
+        is_reclaimed = pool.config.reclaim_after is not None
         log.warning(
             "%r: a greenlet has ended while it held %r, lent %.3g s ago, which something still refers "
             "to: %s. %s",

@@ -16,13 +16,14 @@ import gevent
 from gevent import Greenlet, getcurrent
 from gevent._hub_local import get_hub_if_exists
 
+from ..config import PoolConfig
 from ..errors import ConfigError, PoolClosed
 from ..sizing import SizingPolicy
 from . import causes, registry, threads
 from .clock import Clock
 from .closing import close_retired
 from .entry import CLOSED, CLOSING, IDLE, IN_USE, Entry
-from .handlers import Handlers, Limits
+from .handlers import Handlers
 from .ledger import Ledger
 from .line import Line
 from .listener import Listener, Listeners
@@ -43,33 +44,30 @@ class ResourcePool(Shared):
     Args:
         handlers: what is done with a resource.
         policy: how many to keep.
-        limits: the settings.
+        config: the settings.
         name: for messages.
         clock: time and timers; real ones by default.
-        is_cleaner_timed: close what is surplus by a hub timer; else `acquire` and `release` do it.
     """
 
     def __init__(
         self,
         handlers: Handlers,
         policy: SizingPolicy,
-        limits: Limits,
+        config: PoolConfig,
         *,
         name: str = "pool",
         clock: Clock | None = None,
-        is_cleaner_timed: bool = True,
     ) -> None:
-        super().__init__(handlers, policy, limits, name, clock)
-        self._is_cleaner_timed = is_cleaner_timed
+        super().__init__(handlers, policy, config, name, clock)
         self._begin()
         registry.add(self)
 
     def _begin(self) -> None:
-        self.ledger = Ledger(self.limits.max_size, lifo=self.limits.lifo)
+        self.ledger = Ledger(self.config.max_size, lifo=self.config.use_lifo)
         self.line = Line()
         self.counters = Counters()
         self.is_closed = self.is_dormant = self.is_warm = self.is_shrinking = False
-        self.upkeep = Upkeep(self, self.release, self._is_cleaner_timed)
+        self.upkeep = Upkeep(self, self.release)
 
     def acquire(self, timeout: float | None, is_new: bool = True) -> Entry:
         """Lends an entry. Never switches when one is idle and sure, or with `timeout=0`.
@@ -89,7 +87,7 @@ class ResourcePool(Shared):
         if (not unforked or get_hub_if_exists() is not self.hub) and not threads.claim(self):
             return threads.acquire(self, timeout, is_new)
         now = self.clock.now()
-        if not self._is_cleaner_timed:
+        if not self.config.cleaner:
             self.upkeep.react(now)
         ledger = self.ledger
         if self.line.callers or not ledger.idle:
@@ -276,21 +274,21 @@ class ResourcePool(Shared):
             log.warning("%r: %s: all connections that are open by now will be replaced", self, why)
 
     @threads.in_owners_thread
-    def configure(self, limits: Limits, policy: SizingPolicy | None = None) -> None:
+    def configure(self, config: PoolConfig, policy: SizingPolicy | None = None) -> None:
         """Changes the settings. Surplus idle entries are closed now, those in use when released.
 
         Never switches.
         """
-        is_lifetime_new = limits.lifetime != self.limits.lifetime
-        self.limits = limits
+        is_lifetime_new = config.lifetime != self.config.lifetime
+        self.config = config
         for entry in self.ledger.entries:
             self.upkeep.settle_sure_for(entry)
         if policy is not None:
             self.policy = policy
         if is_lifetime_new:
             self.upkeep.lifetime_changed()
-        self.ledger.lifo = limits.lifo
-        self.ledger.cap.configured = limits.max_size
+        self.ledger.lifo = config.use_lifo
+        self.ledger.cap.configured = config.max_size
         self._changed()
 
     @threads.in_owners_thread
@@ -383,7 +381,7 @@ class ResourcePool(Shared):
         look_for_fork()
         return snapshot(
             self.name,
-            self.limits,
+            self.config,
             self.ledger,
             len(self.line.callers),
             self.counters,
@@ -480,7 +478,7 @@ class ResourcePool(Shared):
             # timeout=0 never switches: somebody else checks, the next caller has the use of it.
             self.upkeep.in_background(self._check_and_return, entry)
             return False
-        patience = self.limits.connect_timeout
+        patience = self.config.connect_timeout
         limit = gevent.Timeout.start_new(min(deadline - now, patience))
         try:
             return self._check(entry)

@@ -6,11 +6,12 @@ from typing import Any
 
 from gevent._hub_local import get_hub_if_exists
 
+from ..config import PoolConfig
 from ..errors import printable
 from ..sizing import SizingPolicy
 from . import causes
 from .clock import Clock, HubClock
-from .handlers import Handlers, Limits
+from .handlers import Handlers
 from .ledger import Ledger
 from .line import Line
 from .listener import Listeners
@@ -28,7 +29,7 @@ class Shared:
     Attributes:
         name: for messages.
         handlers: what is done with a resource.
-        limits: the settings.
+        config: the settings.
         policy: how many to keep.
         clock: time and timers.
         hub: of the thread that owns the pool; only that touches the books.
@@ -59,13 +60,13 @@ class Shared:
         self,
         handlers: Handlers,
         policy: SizingPolicy,
-        limits: Limits,
+        config: PoolConfig,
         name: str,
         clock: Clock | None,
     ) -> None:
         self.name = name
         self.handlers = handlers
-        self.limits = limits
+        self.config = config
         self.policy = policy
         self.clock: Clock = clock or HubClock()
         self.hub: Any = NO_HUB

@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from ..config import PoolConfig
 from ..sizing.demand import Demand
 from .ledger import Ledger
 
@@ -138,7 +138,7 @@ class PoolStats:
 
 def snapshot(
     name: str,
-    limits: Any,
+    config: PoolConfig,
     ledger: Ledger,
     waiting: int,
     counters: Counters,
@@ -151,7 +151,7 @@ def snapshot(
     return PoolStats(
         name=name,
         max_size=ledger.cap.limit,
-        min_idle=limits.min_idle,
+        min_idle=config.min_idle,
         size=ledger.size,
         idle=len(ledger.idle),
         in_use=ledger.in_use,

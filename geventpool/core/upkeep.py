@@ -45,7 +45,6 @@ class Upkeep:
     Args:
         pool: whose.
         release: takes an entry back.
-        is_timed: close what is idle for too long by the alarm; else when somebody calls `react`.
 
     Attributes:
         pace: when something may be opened.
@@ -56,11 +55,8 @@ class Upkeep:
         is_over: this is a forked child, and all of it is the parent's.
     """
 
-    def __init__(
-        self, pool: Shared, release: Callable[[Entry, bool, bool], object], is_timed: bool
-    ) -> None:
+    def __init__(self, pool: Shared, release: Callable[[Entry, bool, bool], object]) -> None:
         self._pool = pool
-        self._is_timed = is_timed
         self.pace = Pace()
         self.ages = Ages()
         self.alarm = Alarm(WeakMethod(self._ring))
@@ -95,7 +91,7 @@ class Upkeep:
             idle_until = self._idle_until(now)
         opens_at = line.look_for_overdue(now, self.pace.connect_time)
         opens_at = min(opens_at, self._open_wanted(now))
-        due = min(self.ages.next_due(), opens_at, idle_until if self._is_timed else math.inf)
+        due = min(self.ages.next_due(), opens_at, idle_until if pool.config.cleaner else math.inf)
         is_awaited = bool(line.callers)
         if is_awaited:
             due = min(due, now + SOON, line.earliest)
@@ -104,7 +100,7 @@ class Upkeep:
 
     def became_idle(self, now: float) -> None:
         """Something has come back, which may become surplus, or be the last. Never switches."""
-        if not self._is_timed:
+        if not self._pool.config.cleaner:
             self.react(now)
         elif not self._pool.ledger.in_use:
             # What was due after some traffic may now be due earlier; but traffic may go on, one caller
@@ -204,8 +200,7 @@ class Upkeep:
     def settle_sure_for(self, entry: Entry) -> None:
         """For how long an entry need not be pinged, from its next return on. Never switches."""
         pool = self._pool
-        limits = pool.limits
-        seconds = limits.ping_unwatched_after if entry.poll is None else limits.ping_after
+        seconds = pool.config.sure_for(is_watched=entry.poll is not None)
         entry.sure_for = seconds if pool.handlers.needs_check(entry.resource) else math.inf
 
     def in_background(self, errand: Callable[[Entry], object], entry: Entry) -> None:
@@ -214,14 +209,14 @@ class Upkeep:
 
     def came_back_old(self, entry: Entry, now: float) -> bool:
         """A lent one has come back too old: may it stay until its replacement is there?"""
-        lifetime = self._pool.limits.lifetime
+        lifetime = self._pool.config.lifetime
         return self.ages.came_back(entry, lifetime, now) and self._replace(entry, now)
 
     def lifetime_changed(self) -> None:
         """It counts for what is open, too. Never switches."""
         for entry in self._pool.ledger.entries:
             if entry.state in (IDLE, IN_USE):
-                self.ages.lifetime_changed(entry, self._pool.limits.lifetime)
+                self.ages.lifetime_changed(entry, self._pool.config.lifetime)
 
     def _ring(self, at: float) -> None:
         now, line = self._pool.clock.now(), self._pool.line
@@ -237,7 +232,7 @@ class Upkeep:
         ledger = pool.ledger
         size = len(ledger.idle) + ledger.in_use
         to_come = ledger.opening - len(self.ages.ageing)  # what takes another's place is no more
-        if not ledger.idle or size + to_come <= pool.limits.min_idle:
+        if not ledger.idle or size + to_come <= pool.config.min_idle:
             return math.inf
         return pool.policy.closes_at(now, size, ledger.idle[0].idle_since)
 
@@ -250,7 +245,7 @@ class Upkeep:
         elif entry.state is IN_USE:
             self.ages.wait_for_return(entry)
         else:
-            kept = max(pool.limits.min_idle, pool.policy.demand(now).level)
+            kept = max(pool.config.min_idle, pool.policy.demand(now).level)
             if len(ledger.idle) + ledger.in_use > kept or not self._replace(entry, now):
                 self._retire_aged(entry)
 
@@ -288,7 +283,7 @@ class Upkeep:
         while not pool.is_closed:
             wanted: float = line.wanted + line.overdue + extra
             if not pool.is_dormant:
-                floor = min(pool.limits.min_idle, ledger.cap.limit) if pool.is_warm else 0
+                floor = min(pool.config.min_idle, ledger.cap.limit) if pool.is_warm else 0
                 missing = floor - ledger.size
                 wanted = max(wanted, ledger.opening + missing, len(self.ages.ageing))
             if ledger.opening >= min(wanted, pace.allowed(line.overdue)):
@@ -344,7 +339,7 @@ class Upkeep:
         ledger.opened(entry)
         self.waiting.owners.add(entry)
         self.watch(entry)
-        replaced = self.ages.add(entry, pool.limits.lifetime)
+        replaced = self.ages.add(entry, pool.config.lifetime)
         if replaced is not None:
             self._retire_aged(replaced)
         if started < self.ages.distrusted_at:  # and so perhaps to the same server

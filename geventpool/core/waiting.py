@@ -124,7 +124,7 @@ class Waiting:
     def serve_next(self, entry: Entry, now: float) -> None:
         """Gives an entry to the next in line; there is somebody. Never switches."""
         pool = self._pool
-        shed_after = pool.limits.shed_after
+        shed_after = pool.config.shed_after
         if shed_after is not None:
             self.shed(now, least=1)
         waiter = pool.line.next(now, shed_after)
@@ -194,7 +194,7 @@ class Waiting:
     def shed(self, now: float, least: int) -> None:
         """Refuses who has waited for too long; `least` are left for whom there is something."""
         pool = self._pool
-        most = pool.limits.shed_after
+        most = pool.config.shed_after
         for waiter in pool.line.too_old(now, most, least):
             error = PoolOverloaded(
                 f"gave up after {now - waiter.parked_at:.3g} s in line at {pool!r}, which has stood for "
@@ -215,7 +215,7 @@ class Waiting:
         if deadline <= now:
             self._open_one(now)
             raise self.timed_out(now, now, 0.0)
-        most, ahead = pool.limits.max_waiting, line.length
+        most, ahead = pool.config.max_waiting, line.length
         to_come = max(0, ledger.opening + ledger.room)
         if most is not None and ahead - to_come >= most:
             self._count_refusal(causes.OVERLOADED)

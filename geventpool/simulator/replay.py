@@ -14,8 +14,9 @@ from heapq import heappop, heappush
 
 import gevent
 
+from ..config import PoolConfig
 from ..core.entry import Entry
-from ..core.handlers import Handlers, Limits
+from ..core.handlers import Handlers
 from ..core.pool import ResourcePool
 from ..core.threads import mailbox_here
 from ..errors import PoolClosed
@@ -86,14 +87,14 @@ class Replay:
         self._progress = progress
         self._clock = FakeClock(trace.start)
         self._handlers = _Handlers(self._clock, connect)
-        limits = Limits(
+        config = PoolConfig(
             max_size=max_size,
             min_idle=min_idle,
             connect_timeout=10.0 + 10.0 * connect,  # never reached
             reclaim_after=None,
         )
         self.pool: ResourcePool = ResourcePool(
-            self._handlers, policy, limits, name="simulated", clock=self._clock
+            self._handlers, policy, config, name="simulated", clock=self._clock
         )
         # The pool is this thread's, also where nothing is monkey-patched.
         self.pool.hub, self.pool.mailbox = gevent.get_hub(), mailbox_here()

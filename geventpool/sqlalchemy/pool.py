@@ -23,8 +23,9 @@ from .. import drivers
 from ..config import PoolConfig, make_config, profile_settings, split_cap
 from ..core import stacks
 from ..core.entry import IN_USE, Entry
+from ..core.pool import ResourcePool
 from ..errors import PoolTimeout
-from ..pool import Door, make_core
+from ..pool import Door
 from ..sizing.paced import Knob
 from . import memory
 from .errors import TWINS, kill_behind
@@ -167,7 +168,7 @@ class GeventPool(Door, Pool):
         if dialect is not None and getattr(dialect, "dbapi", None) is not None:
             drivers.tune(getattr(dialect.dbapi, "__name__", ""))
         name = logging_name or getattr(dialect, "name", None) or "pool"
-        self.core = make_core(RecordHandlers(self), config, str(name))
+        self.core = ResourcePool(RecordHandlers(self), config.policy(), config, name=str(name))
 
     # What `Pool` asks of its subclasses.
 

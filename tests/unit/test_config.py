@@ -138,7 +138,7 @@ def test_settings_change_while_the_pool_runs_and_a_wrong_one_changes_nothing() -
     pool = ConnectionPool(FakeDriver().connect, max_size=5, ping_after=10)
     pool.configure(max_size=8, min_idle=2, recycle=100)
     assert (pool.stats().max_size, pool.stats().min_idle) == (8, 2)
-    assert (pool.config.ping_after, pool.core.limits.lifetime) == (10, 100)
+    assert (pool.config.ping_after, pool.core.config.lifetime) == (10, 100)
     before = pool.config
     with pytest.raises(ConfigError, match="min_idle=9"):
         pool.configure(min_idle=9, recycle=50)
