@@ -33,7 +33,7 @@ from .shared import NO_HUB, Shared
 from .stacks import capture
 from .stats import Counters, PoolStats, snapshot
 from .upkeep import SOON, Upkeep
-from .watch import has_same_socket, is_dead, is_quiet
+from .watch import FEW, has_same_socket, is_dead, is_quiet
 
 log = logging.getLogger("geventpool")
 
@@ -101,11 +101,22 @@ class ResourcePool(Shared):
             ledger.in_use = in_use = ledger.in_use + 1
             entry.taken_at = now
             self.policy.took(now, in_use)
-            if (
-                now >= entry.sure_until
-                or entry.is_suspect
-                or not (entry.poll is None or is_quiet(entry, now))
-            ):
+            watch = entry.watch
+            try:  # as in `is_quiet`, for one frame less
+                if watch is not None and (events := watch.poll(0, FEW)):
+                    watch.tell(events)  # perhaps of this one
+                is_sure = (
+                    now < entry.sure_until
+                    and not entry.is_suspect
+                    and (
+                        (now < entry.quiet_until and entry.socket_of(entry.resource) == entry.socket)
+                        or entry.poll is None
+                        or is_quiet(entry, now)
+                    )
+                )
+            except Exception:  # it has no socket any more
+                is_sure = False
+            if not is_sure:
                 entry = self._lend_sound(entry, now, timeout)
         self.counters.checkouts += 1
         entry.owner = owner = getcurrent()  # as in `Owners.own`

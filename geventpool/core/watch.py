@@ -149,10 +149,12 @@ def is_quiet(entry: Entry, now: float) -> bool:
             return False
     except Exception:  # it has none any more
         return False
-    if watch is not None and now < entry.quiet_until:
-        return True
-    entry.quiet_until = now + MOMENT
-    return not entry.poll(0)
+    if now >= entry.quiet_until:
+        if entry.poll(0):
+            return False
+        if watch is not None:
+            entry.quiet_until = now + MOMENT
+    return True
 
 
 def has_same_socket(entry: Entry) -> bool:

@@ -37,6 +37,7 @@ stacks.MACHINERY.add("sqlalchemy")
 _STYLES = {"rollback": reset_rollback, "commit": reset_commit, None: reset_none}
 _LONGEST_CONNECT = 30.0
 _UNSAID: Any = "unsaid"
+_NOTHING: dict[int, bool] = {}
 _new: Callable[[type[Fairy]], Fairy] = object.__new__
 
 
@@ -198,11 +199,15 @@ class GeventPool(Door, Pool):
         fairy._counter = 0
         fairy.dbapi_connection = record.dbapi_connection
         fairy._connection_record = record
-        fairy._echo = self.logger.isEnabledFor(logging.DEBUG)
+        logger = self.logger
+        # As `Logger.isEnabledFor`, which remembers here what it said, for one frame less.
+        is_debug = getattr(logger, "_cache", _NOTHING).get(logging.DEBUG)
+        fairy._echo = logger.isEnabledFor(logging.DEBUG) if is_debug is None else is_debug
         record.fairy_ref = weakref.ref(fairy, record.was_dropped)
         if fairy._echo:
             self.logger.debug("Connection %r checked out from pool", fairy.dbapi_connection)
-        if self.dispatch.checkout:
+        told = self.dispatch.checkout
+        if told.listeners or told.parent_listeners:  # its `__bool__`, for one frame less
             return Fairy._checkout(self, fairy=fairy)
         fairy._counter = 1
         return fairy

@@ -169,13 +169,15 @@ class Fairy(_ConnectionFairy):
         pool = self._pool
         record: Any = self._connection_record  # without a `cast`, which is a call
         connection: Any = self.dbapi_connection
-        dispatch = pool.dispatch
+        reset, checkin = pool.dispatch.reset, pool.dispatch.checkin
         nobody_is_told = not (
             connection is None
             or record is None
             or self._echo
-            or dispatch.reset
-            or dispatch.checkin
+            or reset.listeners  # their `__bool__`, for two frames less
+            or reset.parent_listeners
+            or checkin.listeners
+            or checkin.parent_listeners
             or record.finalize_callback
             or record._soft_invalidate_time > record.starttime
             or pool.config.reset_on_return != "smart"
