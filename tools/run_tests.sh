@@ -7,7 +7,7 @@ mkdir -p .cache
 
 # The peers' own, then ours under fire and under load. Each file is a process of its own: what counts time
 # is not to meet the garbage of all the others.
-second=(tests/peers tests/stress/test_*.py tests/integration/test_{gunicorn,gunicorn_in_earnest,loadtests}.py)
+second=(tests/peers tests/stress/test_*.py tests/integration/test_{django,gunicorn,gunicorn_in_earnest,loadtests}.py)
 second_line() {
     local ended=0
     for tests in "${second[@]}"; do

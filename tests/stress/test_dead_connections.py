@@ -125,7 +125,7 @@ class Busy:
                 number = number_of(self.name, connection.connection.dbapi_connection)
                 assert connection.execute(text(f"select {number}")).scalar_one() == number
             self.asked += 1
-        except DBAPIError:
+        except (DBAPIError, OSError):  # pg8000's own errors come as they are
             if number:  # else it was killed while it was being opened
                 self.failed.append((number, borrowed))
 
