@@ -14,6 +14,10 @@ CLOSING: Final = "closing"
 CLOSED: Final = "closed"
 
 
+def _nobody_asks(entry: Entry, greenlet: Any) -> None:
+    """Of an entry that is nowhere in circulation."""
+
+
 class Entry:
     """One place in the pool, from the moment that it is reserved until its resource is closed.
 
@@ -31,12 +35,13 @@ class Entry:
         quiet_until: until then its socket was looked at a moment ago.
         is_suspect: something happened on its socket: ping before it is lent.
         watch: the hub's `core.watch.Watch`, if its socket is in that.
-        fd: its number there.
-        poll: polls its socket; `None`: it has none, as far as is known.
+        fd: the number of its socket; -1: it has none, as far as is known.
+        tell: who is told when that hangs up.
         socket_of: tells which socket the resource has now; `None`: nobody can tell.
         socket: what it told when the entry was last followed by `core.watch`.
         owner: while it is lent: the greenlet that holds it, as far as that is known.
-        on_owner_end: to be linked to the owner.
+        on_owner_end: called with the entry and its owner, when that has ended; the entry itself is what
+            is linked to a greenlet, so that there is no object more for each.
         stack: where it was taken, if that is being recorded.
         waited: seconds that its holder stood in line for it.
         cause: why it was taken out of circulation.
@@ -52,7 +57,6 @@ class Entry:
         "on_owner_end",
         "opened_at",
         "owner",
-        "poll",
         "quiet_until",
         "resource",
         "socket",
@@ -62,6 +66,7 @@ class Entry:
         "sure_for",
         "sure_until",
         "taken_at",
+        "tell",
         "waited",
         "watch",
     )
@@ -79,14 +84,18 @@ class Entry:
         self.is_suspect = False
         self.watch: Any = None
         self.fd = -1
-        self.poll: Any = None
+        self.tell: Any = None
         self.socket_of: Any = None
         self.socket: object = None
         self.owner: Any = None
-        self.on_owner_end: Callable[[Any], object] | None = None
+        self.on_owner_end: Callable[[Entry, Any], object] = _nobody_asks
         self.stack: Any = None
         self.waited = 0.0
         self.cause = ""
+
+    def __call__(self, greenlet: Any) -> None:
+        """The owner has ended. Runs in the hub."""
+        self.on_owner_end(self, greenlet)
 
     def __repr__(self) -> str:
         return f"<Entry {self.state} {self.resource!r}>"

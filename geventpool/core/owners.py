@@ -57,19 +57,20 @@ class Owners:
         self._pool = pool
         self._discard = discard
         self._refuse = refuse
+        self._on_end = self._owner_ended  # one for all entries
         self.records_stacks = False
         self._described_at = -math.inf
         self._description = ""
 
     def add(self, entry: Entry) -> None:
         """A new entry, whose owners are to be followed."""
-        entry.on_owner_end = partial(self._owner_ended, entry)
+        entry.on_owner_end = self._on_end
 
     def own(self, entry: Entry) -> None:
         """The calling greenlet holds an entry from now on. Never switches."""
         entry.owner = owner = getcurrent()
         if isinstance(owner, Greenlet):
-            owner.rawlink(entry.on_owner_end)
+            owner.rawlink(entry)
         if self.records_stacks:
             entry.stack = stacks.capture(2)
 
@@ -206,7 +207,7 @@ def clear_owner(entry: Entry) -> None:
     owner = entry.owner
     entry.owner = entry.stack = None
     if isinstance(owner, Greenlet):
-        owner.unlink(entry.on_owner_end)
+        owner.unlink(entry)
 
 
 def _tell(greenlet: Any, entry: Entry) -> str:

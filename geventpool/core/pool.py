@@ -109,8 +109,11 @@ class ResourcePool(Shared):
                     now < entry.sure_until
                     and not entry.is_suspect
                     and (
-                        (now < entry.quiet_until and entry.socket_of(entry.resource) == entry.socket)
-                        or entry.poll is None
+                        (
+                            now < entry.quiet_until
+                            and entry.socket_of(entry.resource) == entry.socket
+                        )
+                        or entry.fd < 0
                         or is_quiet(entry, now)
                     )
                 )
@@ -121,7 +124,7 @@ class ResourcePool(Shared):
         self.counters.checkouts += 1
         entry.owner = owner = getcurrent()  # as in `Owners.own`
         if isinstance(owner, Greenlet):
-            owner.rawlink(entry.on_owner_end)
+            owner.rawlink(entry)
         if self.upkeep.waiting.owners.records_stacks:
             entry.stack = capture(1)
         if self.listener is not None:
@@ -169,7 +172,7 @@ class ResourcePool(Shared):
         if owner is not None:
             entry.owner = entry.stack = None
             if isinstance(owner, Greenlet):
-                owner.unlink(entry.on_owner_end)
+                owner.unlink(entry)
         held = now - entry.taken_at if is_callers else 0.0
         self.counters.hold_seconds += held
         if self.listener is not None and is_callers:
@@ -450,7 +453,7 @@ class ResourcePool(Shared):
             entry = self.upkeep.waiting.wait(deadline, now)
             now = self.clock.now()
             is_new = entry.taken_at == entry.opened_at
-            if entry.poll is None or (is_new and had_new_one) or is_quiet(entry, now):
+            if entry.fd < 0 or (is_new and had_new_one) or is_quiet(entry, now):
                 return entry
             if not is_dead(entry, self.handlers):
                 return entry

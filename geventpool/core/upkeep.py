@@ -200,7 +200,7 @@ class Upkeep:
     def settle_sure_for(self, entry: Entry) -> None:
         """For how long an entry need not be pinged, from its next return on. Never switches."""
         pool = self._pool
-        seconds = pool.config.sure_for(is_watched=entry.poll is not None)
+        seconds = pool.config.sure_for(is_watched=entry.fd >= 0)
         entry.sure_for = seconds if pool.handlers.needs_check(entry.resource) else math.inf
 
     def in_background(self, errand: Callable[[Entry], object], entry: Entry) -> None:

@@ -17,8 +17,7 @@ import logging
 import os
 import select
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakMethod, ref
 
 from gevent import get_hub
@@ -100,12 +99,12 @@ def watch(entry: Entry, handlers: Handlers, tell: WeakMethod[Tell]) -> None:
     leave(entry)
     try:
         entry.socket_of = handlers.socket_of(entry.resource)
-        handlers.on_reconnect(entry.resource, partial(_reconnected, ref(entry)))
+        handlers.on_reconnect(entry.resource, _Reconnected(entry))
         fd = handlers.fileno(entry.resource)
         if fd is None or entry.socket_of is None:
             return
         entry.socket = entry.socket_of(entry.resource)
-        entry.poll = _poll_for(fd).poll
+        entry.fd, entry.tell = fd, tell
     except Exception:  # a driver's surprise must not cost the place: ask before it is lent
         log.exception("cannot watch %r", entry.resource)
         entry.is_suspect = True
@@ -113,22 +112,27 @@ def watch(entry: Entry, handlers: Handlers, tell: WeakMethod[Tell]) -> None:
     try:
         watch = _watch_here()
         if watch is not None:
-            watch.add(fd, entry, tell)
+            watch.add(entry)
     except OSError:  # no descriptor is left for the epoll, or this one cannot be in it
         log.debug("the hub cannot watch %r", entry.resource, exc_info=True)
 
 
-def _reconnected(entry_ref: ref[Entry]) -> None:
-    entry = entry_ref()
-    if entry is not None:
-        entry.is_suspect = True  # whoever takes it back, looks
+class _Reconnected(ref[Entry]):
+    """Called when an entry's connection has got another socket by itself. Keeps the entry weakly."""
+
+    __slots__ = ()
+
+    def __call__(self) -> None:
+        entry = super().__call__()
+        if entry is not None:
+            entry.is_suspect = True  # whoever takes it back, looks
 
 
 def leave(entry: Entry) -> None:
     """Ceases to watch an entry: to be called before its socket is closed. Never switches."""
     if entry.watch is not None:
         entry.watch.remove(entry)
-    entry.watch, entry.poll, entry.socket_of, entry.socket = None, None, None, None
+    entry.watch, entry.fd, entry.socket_of, entry.socket = None, -1, None, None
     entry.quiet_until = 0.0
 
 
@@ -150,7 +154,7 @@ def is_quiet(entry: Entry, now: float) -> bool:
     except Exception:  # it has none any more
         return False
     if now >= entry.quiet_until:
-        if entry.poll(0):
+        if _poll_for(entry.fd).poll(0):
             return False
         if watch is not None:
             entry.quiet_until = now + MOMENT
@@ -170,7 +174,7 @@ def is_dead(entry: Entry, handlers: Handlers) -> bool:
 
     Marks the entry as suspect if what it sees is ambiguous.
     """
-    if entry.poll is None:
+    if entry.fd < 0:
         return False
     try:
         fd = handlers.fileno(entry.resource)
@@ -185,13 +189,6 @@ def is_dead(entry: Entry, handlers: Handlers) -> bool:
     return False
 
 
-class _Followed(NamedTuple):
-    """An entry in the epoll. With weak references, so that nothing is kept alive."""
-
-    entry: ref[Entry]
-    tell: WeakMethod[Tell]
-
-
 class Watch:
     """The epoll of the calling thread's hub, in this process.
 
@@ -204,26 +201,27 @@ class Watch:
 
     def __init__(self, new_epoll: Callable[[], Any]) -> None:
         self.hub = get_hub()
-        self._followed: dict[int, _Followed] = {}
+        self._followed: dict[int, ref[Entry]] = {}  # weak, so that nothing is kept alive
         self._io: Any = None
         self._epoll = new_epoll()
         self.poll: Callable[[int, int], list[tuple[int, int]]] = self._epoll.poll
         self._io = self.hub.loop.io(self._epoll.fileno(), _READ, ref=False)
         self._io.start(_on_ready, ref(self))
 
-    def add(self, fd: int, entry: Entry, tell: WeakMethod[Tell]) -> None:
+    def add(self, entry: Entry) -> None:
         """Registers an entry's socket."""
+        fd = entry.fd
         try:
             self._epoll.register(fd, _HANGS_UP)
         except FileExistsError:
             self._epoll.modify(fd, _HANGS_UP)  # tells once more if it has hung up meanwhile
-        entry.watch, entry.fd = self, fd
-        self._followed[fd] = _Followed(ref(entry), tell)
+        entry.watch = self
+        self._followed[fd] = ref(entry)
 
     def remove(self, entry: Entry) -> None:
         """Takes an entry's socket out again, unless its number is another entry's by now."""
         followed = self._followed.get(entry.fd)
-        if followed is None or followed.entry() is not entry:
+        if followed is None or followed() is not entry:
             return
         del self._followed[entry.fd]
         if unforked:  # else the epoll is the parent's, too
@@ -244,7 +242,8 @@ class Watch:
                 followed = self._followed.get(fd)
                 if followed is None:
                     continue
-                entry, tell = followed.entry(), followed.tell()
+                entry = followed()
+                tell = None if entry is None else entry.tell()
                 if entry is None or tell is None:
                     del self._followed[fd]
                 else:

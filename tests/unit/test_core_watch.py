@@ -110,12 +110,13 @@ def test_last_words_are_seen_before_the_hanging_up(pool: ConnectionPool) -> None
     assert pool.stats().closed == {"dead": 1}
 
 
-def test_last_words_are_looked_for_again_however_short_the_loans_are(pool: ConnectionPool) -> None:
+def test_last_words_are_looked_for_again_however_short_the_loans_are(
+    pool: ConnectionPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lend(pool, 1)
-    [entry] = pool.core.ledger.entries
     looks = []
-    poll = entry.poll
-    entry.poll = lambda timeout: looks.append(timeout) or poll(timeout)
+    poll_for = watch._poll_for
+    monkeypatch.setattr(watch, "_poll_for", lambda fd: looks.append(fd) or poll_for(fd))
     ends = time.monotonic() + 20 * MOMENT
     while time.monotonic() < ends:
         pool.connection().close()
@@ -153,14 +154,14 @@ def test_one_that_reconnects_while_it_is_lent_is_known_by_its_new_socket(
 def test_a_new_one_that_could_not_be_watched_is_pinged_before_it_is_lent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(fd: int) -> Any:
+    def fail(connection: Any) -> Any:
         raise RuntimeError("a driver's surprise")
 
     pings: list[Any] = []
     monkeypatch.setattr(Wired, "ping", lambda one, reconnect: pings.append(one), raising=False)
     pool = ConnectionPool(Wired, sizing="fixed", min_idle=1)
     with monkeypatch.context() as fault:
-        fault.setattr(watch, "_poll_for", fail)
+        fault.setattr(pool.core.handlers, "fileno", fail)
         pool.warm_up()
         settle()
     with pool.connection() as connection:
