@@ -285,7 +285,11 @@ class ConnectionHandlers:
         if driver.state(connection) is BROKEN:
             return False
         is_commit = self._door.config.reset_on_return == "commit"
-        (connection.commit if is_commit else connection.rollback)()
+        try:
+            (connection.commit if is_commit else connection.rollback)()
+        except Exception:
+            driver.cannot_be_reset(connection)
+            raise
         # In autocommit some drivers send nothing; and another greenlet may have used it meanwhile.
         return driver.state(connection) in (CLEAN, UNKNOWN)
 
