@@ -17,7 +17,6 @@ import functools
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from types import TracebackType
@@ -40,7 +39,7 @@ from .drivers.base import Idle, State
 from .drivers.ghosts import Ghost
 from .drivers.libpq import forget_hanging
 from .drivers.undertaker import Undertaker
-from .errors import BlockingDriverWarning, ConfigError, PoolClosed
+from .errors import ConfigError, PoolClosed
 
 log = logging.getLogger("geventpool")
 
@@ -56,7 +55,6 @@ _NEXT_RETURN = 0.25
 # An enum's members are dear to look up.
 CLEAN, UNKNOWN, BROKEN = State.CLEAN, State.UNKNOWN, State.BROKEN
 
-_warned: set[str] = set()
 _UNSAID: Any = object()
 
 
@@ -232,7 +230,7 @@ class ConnectionHandlers:
                 yield None
             else:
                 own = drivers.innermost(connection)  # also here: a tracer has nothing to see
-                driver = drivers.driver_for(own)
+                driver = by_class[type(own)]
                 was_clean = driver.state(own) is CLEAN
                 yield own
                 if was_clean and driver.state(own) is not CLEAN:
@@ -277,7 +275,7 @@ class ConnectionHandlers:
         return style is None and not self._is_broken(connection)
 
     def _is_broken(self, connection: Any) -> bool:
-        return drivers.driver_for(connection).state(connection) is State.BROKEN
+        return by_class[type(connection)].state(connection) is BROKEN
 
     def reset(self, connection: Any) -> bool:
         """Ends an open transaction. Switches greenlets."""
@@ -327,11 +325,7 @@ def adopt(connection: Any) -> None:
     try:
         driver = drivers.prepare(connection)
         stacks.MACHINERY.update(driver.packages)
-        if driver.name not in _warned:
-            cure = driver.blocks_hub(connection)
-            if cure is not None:
-                _warned.add(driver.name)
-                warnings.warn(cure, BlockingDriverWarning, stacklevel=2)
+        drivers.warn_if_blocking(driver, connection)
     except BaseException:  # such as a warning that is an error: nobody else knows the connection
         connection.close()
         raise
