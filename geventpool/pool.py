@@ -17,7 +17,6 @@ import functools
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from operator import attrgetter
 from types import TracebackType
@@ -39,7 +38,7 @@ from .drivers.base import Idle, State
 from .drivers.ghosts import Ghost
 from .drivers.libpq import forget_hanging
 from .drivers.undertaker import Undertaker
-from .errors import BlockingDriverWarning, ConfigError, PoolClosed
+from .errors import ConfigError, PoolClosed
 
 log = logging.getLogger("geventpool")
 
@@ -50,7 +49,6 @@ _NEXT_RETURN = 0.25
 # An enum's members are dear to look up.
 CLEAN, UNKNOWN, BROKEN = State.CLEAN, State.UNKNOWN, State.BROKEN
 
-_warned: set[str] = set()
 _UNSAID: Any = object()
 
 
@@ -230,7 +228,7 @@ class ConnectionHandlers(Handlers):
                 yield None
             else:
                 own = drivers.innermost(connection)  # also here: a tracer has nothing to see
-                driver = drivers.driver_for(own)
+                driver = by_class[type(own)]
                 was_clean = driver.state(own) is CLEAN
                 yield own
                 if was_clean and driver.state(own) is not CLEAN:
@@ -275,7 +273,7 @@ class ConnectionHandlers(Handlers):
         return style is None and not self._is_broken(connection)
 
     def _is_broken(self, connection: Any) -> bool:
-        return drivers.driver_for(connection).state(connection) is State.BROKEN
+        return by_class[type(connection)].state(connection) is BROKEN
 
     def reset(self, connection: Any) -> bool:
         """Ends an open transaction. Switches greenlets."""
@@ -283,7 +281,11 @@ class ConnectionHandlers(Handlers):
         if driver.state(connection) is BROKEN:
             return False
         is_commit = self._door.config.reset_on_return == "commit"
-        (connection.commit if is_commit else connection.rollback)()
+        try:
+            (connection.commit if is_commit else connection.rollback)()
+        except Exception:
+            driver.cannot_be_reset(connection)
+            raise
         # In autocommit some drivers send nothing; and another greenlet may have used it meanwhile.
         return driver.state(connection) in (CLEAN, UNKNOWN)
 
@@ -321,11 +323,7 @@ def adopt(connection: Any) -> None:
     try:
         driver = drivers.prepare(connection)
         stacks.MACHINERY.update(driver.packages)
-        if driver.name not in _warned:
-            cure = driver.blocks_hub(connection)
-            if cure is not None:
-                _warned.add(driver.name)
-                warnings.warn(cure, BlockingDriverWarning, stacklevel=2)
+        drivers.warn_if_blocking(driver, connection)
     except BaseException:  # such as a warning that is an error: nobody else knows the connection
         connection.close()
         raise

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import warnings
 from typing import Any
 from weakref import WeakSet
 
-from ..errors import ConfigError
+from ..errors import BlockingDriverWarning, ConfigError
 from .base import Driver, Idle, State
 from .ghosts import Ghost
 from .mysqldb import MySQLdb
@@ -38,6 +39,7 @@ __all__ = [
     "prepare",
     "register",
     "tune",
+    "warn_if_blocking",
     "with_plans",
 ]
 
@@ -55,6 +57,7 @@ _BY_MODULE: dict[str, Driver] = {
 
 _distrusted: WeakSet[type] = WeakSet()  # a driver's file could not prepare a connection of theirs
 _said: set[str] = set()
+_warned: set[str] = set()
 
 
 class _ByClass(dict[type, Driver]):
@@ -135,6 +138,14 @@ def prepare(connection: object) -> Driver:
     if driver is _UNKNOWN and not _may_wrap(connection):
         by_class[kind] = driver  # else each look at it would look for something inside
     return driver
+
+
+def warn_if_blocking(driver: Driver, connection: Any) -> None:
+    """Says once for each driver in a process if it blocks the hub."""
+    cure = None if driver.name in _warned else driver.blocks_hub(connection)
+    if cure is not None:
+        _warned.add(driver.name)
+        warnings.warn(cure, BlockingDriverWarning, stacklevel=3)
 
 
 def _may_wrap(one: Any) -> bool:

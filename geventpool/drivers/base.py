@@ -114,6 +114,9 @@ class Driver:
         """
         return None
 
+    def cannot_be_reset(self, connection: Any) -> None:
+        """Its rollback on return has failed; it will be closed in a moment. Never switches."""
+
     def leave_to_user(self, connection: Any) -> bool:
         """Hangs up instead of closing it, if another greenlet waits on it still. Never switches.
 

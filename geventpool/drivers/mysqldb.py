@@ -10,8 +10,11 @@ import os
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from gevent.socket import SHUT_RDWR
+
 from .base import Driver, Idle, State, is_patched
 from .mysql import is_mysql_full, is_mysql_unfit, mysql_code
+from .sockets import hang_up
 
 _sockets: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
 
@@ -53,6 +56,13 @@ class MySQLdb(Driver):
 
     def server_id(self, connection: Any) -> int | None:
         return int(connection.thread_id())
+
+    def cannot_be_reset(self, connection: Any) -> None:
+        # An unbuffered result that is dropped before the connection is closed would be read to its end,
+        # and nothing else would run meanwhile.
+        number = self.fileno(connection)
+        if number is not None:
+            hang_up(number, SHUT_RDWR)
 
     def is_full(self, error: BaseException) -> bool:
         return is_mysql_full(error)

@@ -3,12 +3,17 @@
 It waits for the server with `select.poll` then, which gevent emulates: an object, a watcher and a timer
 for each wait. A pool's connections wait by the hub's own watcher instead, which takes about 30 % off the
 CPU of a small query.
+
+A connect is a generator that psycopg takes step by step, on a socket that the child of a fork has, too.
+`tune` has the child's greenlet go no step further.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import gevent
@@ -31,6 +36,7 @@ CLEAN = State.CLEAN  # an enum's members are dear to look up
 
 
 _waiting_by_hub: dict[type, type] = {}
+_inherited: list[object] = []
 
 
 class Psycopg(Driver):
@@ -45,7 +51,13 @@ class Psycopg(Driver):
 
     # libpq's own properties are asked, because psycopg's are Python, and these two are called often.
 
+    def tune(self) -> None:
+        waiting: Any = sys.modules.get("psycopg.waiting")
+        if waiting is not None and not getattr(waiting.wait_conn, "_is_watchful", False):
+            waiting.wait_conn = _in_one_process(waiting.wait_conn)
+
     def adopt(self, connection: Any) -> None:
+        self.tune()
         kind = type(connection)
         if getattr(kind, "_waits_by_hub", False) or not _waits_by_gevents_poll():
             return
@@ -204,6 +216,36 @@ def _run(hub: Any, gen: Any, pgconn: Any) -> None:
                 events = watcher.events = wanted
     finally:
         watcher.close()
+
+
+def _in_one_process(wait_conn: Any) -> Any:
+    """Waits for a connect, but in the child of a fork takes no step more on its parent's socket."""
+
+    @functools.wraps(wait_conn)
+    def wait(gen: Any, *arguments: Any, **keywords: Any) -> Any:
+        return wait_conn(_steps_in_one_process(gen), *arguments, **keywords)
+
+    watchful: Any = wait
+    watchful._is_watchful = True
+    return wait
+
+
+def _steps_in_one_process(gen: Any) -> Generator[Any, Any, Any]:
+    process = os.getpid()  # no hook of a fork's: not every one is Python's
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if os.getpid() != process:
+                raise sys.modules["psycopg"].OperationalError(
+                    "this connect belongs to the parent of this process"
+                )
+            wanted = gen.send(ready)
+    except StopIteration as end:
+        return end.value
+    finally:
+        if os.getpid() != process:
+            _inherited.append(gen)  # its end might say good-bye on its parent's socket
 
 
 def _cancel_request(pgconn: Any) -> Callable[[], None]:

@@ -38,12 +38,17 @@ def has_hung_up(fileno: int) -> bool:
     return bool(ready) and bool(ready[0][1] & _HANGUP)
 
 
-def hang_up(fileno: int) -> None:
-    """Tells the peer that nothing more will be said on this socket. Never switches."""
+def hang_up(fileno: int, how: int = SHUT_WR) -> None:
+    """Tells the peer that nothing more will be said on this socket. Never switches.
+
+    Args:
+        fileno: the socket.
+        how: `SHUT_RDWR`: nothing more is listened to, either.
+    """
     sock = _Socket(fileno=fileno)
     try:
         sock.setblocking(False)
-        sock.shutdown(SHUT_WR)
+        sock.shutdown(how)
     except OSError:
         pass  # the peer was first
     finally:

@@ -496,3 +496,56 @@ def test_what_blocks_the_hub_is_warned_of_and_what_cooperates_is_not(
         check=False,
     )
     assert done.stdout.split("\n")[:2] == expected.split(" ", 1), done.stderr
+
+
+FORKS_IN_A_CONNECT = """
+from gevent import monkey
+monkey.patch_all()
+import ctypes, os, sys
+import gevent, psycopg
+from sqlalchemy import create_engine, text
+from geventpool.sqlalchemy import GeventPool
+
+fork = os.fork if sys.argv[2] == "os" else ctypes.PyDLL(None).fork
+
+def ask():
+    with engine.connect() as connection:
+        return connection.scalar(text("select 1"))
+
+failed = []
+for steps in range(12):
+    engine = create_engine(sys.argv[1], poolclass=GeventPool)
+    asked = gevent.spawn(ask)
+    for _ in range(steps):
+        gevent.sleep(0)
+    child = fork()
+    if child == 0:
+        try:
+            gevent.sleep(0.01)
+            os._exit(ask() - 1)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    asked.join(30)
+    if asked.value != 1 or status:
+        failed.append((steps, asked.exception, status))
+    engine.dispose()
+print(failed)
+"""
+
+
+@pytest.mark.parametrize("how", ["os", "c"])
+def test_a_fork_while_psycopg_connects_spoils_neither_the_parent_s_connect_nor_the_child(
+    request: pytest.FixtureRequest, how: str
+) -> None:
+    module_of("psycopg")
+    url = server_of(request, "psycopg").url("psycopg")
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS_IN_A_CONNECT, url, how],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gevent
+import gevent.event
 import pytest
+from sqlalchemy import create_engine
 
 from geventpool import ConnectionPool
 from geventpool.drivers import State
+from geventpool.sqlalchemy import GeventPool
 
 from .dbapi import (
     ALL,
@@ -179,3 +185,105 @@ def test_a_connection_that_has_lost_its_server_tells_no_descriptor_of_something_
     finally:
         for other in others:
             os.close(other)
+
+
+# A result without end that is left in mid-read. Whoever read on to its end would never come back.
+
+ENDLESS = {
+    "psycopg": "select generate_series(1, 1000000000000)",
+    "MySQLdb": "select seq from seq_1_to_1000000000000",
+}
+
+
+def rows_of(name: str, connection: Any) -> Iterator[Any]:
+    if name == "psycopg":
+        yield from connection.cursor().stream(ENDLESS[name])
+    else:
+        cursor = connection.cursor(importlib.import_module("MySQLdb.cursors").SSCursor)
+        cursor.execute(ENDLESS[name])
+        yield from iter(cursor.fetchone, None)  # the cursor itself would be closed, and so read on
+
+
+@contextlib.contextmanager
+def door_to(door: str, name: str, url: str) -> Iterator[Callable[[], Any]]:
+    """What lends a driver's connections."""
+    if door == "raw":
+        connect = functools.partial(open_connection, name, url)
+        with contextlib.closing(ConnectionPool(connect, max_size=1)) as pool:
+            yield pool.connection
+        return
+    engine = create_engine(url, poolclass=GeventPool, pool_size=1, max_overflow=0)
+
+    @contextlib.contextmanager
+    def lend() -> Iterator[Any]:
+        with contextlib.closing(engine.raw_connection()) as lent:
+            yield lent.dbapi_connection
+
+    yield lend
+    engine.dispose()
+
+
+def leave_by_a_kill(lend: Callable[[], Any], name: str, kept: list[Any]) -> None:
+    reading = gevent.event.Event()
+
+    def read() -> None:
+        with lend() as connection:
+            kept.append(rows_of(name, connection))
+            next(kept[-1])
+            reading.set()
+            gevent.sleep(3600)
+
+    reader = gevent.spawn(read)
+    assert reading.wait(60)
+    reader.kill()
+
+
+def leave_by_an_error(lend: Callable[[], Any], name: str, kept: list[Any]) -> None:
+    with pytest.raises(LookupError), lend() as connection:
+        kept.append(rows_of(name, connection))
+        next(kept[-1])
+        raise LookupError
+
+
+def leave_in_silence(lend: Callable[[], Any], name: str, kept: list[Any]) -> None:
+    with lend() as connection:
+        kept.append(rows_of(name, connection))
+        next(kept[-1])
+
+
+@pytest.mark.filterwarnings("ignore::geventpool.errors.BlockingDriverWarning")
+@pytest.mark.parametrize("is_kept", [False, True])
+@pytest.mark.parametrize("leave", [leave_by_a_kill, leave_by_an_error, leave_in_silence])
+@pytest.mark.parametrize("door", ["raw", "engine"])
+@pytest.mark.parametrize("name", ["psycopg", "MySQLdb"])
+def test_a_result_left_in_mid_read_is_neither_read_to_its_end_nor_the_next_borrower_s(
+    request: pytest.FixtureRequest, name: str, door: str, leave: Callable[..., None], is_kept: bool
+) -> None:
+    """Whether or not somebody keeps the cursor."""
+    module_of(name)
+    kept: list[Any] = []
+    url = server_of(request, name).url(name.lower())
+    with gevent.Timeout(60), door_to(door, name, url) as lend:
+        leave(lend, name, kept)
+        if not is_kept:
+            kept.clear()
+        for number in (101, 102):
+            with lend() as connection:
+                assert run(connection, f"select {number}") == [(number,)]
+        kept.clear()
+        with lend() as connection:
+            assert run(connection, "select 103") == [(103,)]
+
+
+@pytest.mark.parametrize("door", ["raw", "engine"])
+def test_a_kill_while_psycopg_waits_for_the_rows_of_a_stream_costs_nobody_else_an_answer(
+    request: pytest.FixtureRequest, door: str
+) -> None:
+    url = server_of(request, "psycopg").url("psycopg")
+    with gevent.Timeout(60), door_to(door, "psycopg", url) as lend:
+        with lend() as connection:
+            rows = connection.cursor().stream("select true union all select pg_sleep(3600) is null")
+            with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
+                list(rows)
+        with lend() as connection:
+            assert run(connection, "select 101") == [(101,)]

@@ -22,7 +22,7 @@ import pymysql
 import pytest
 from pymysql.connections import Connection
 
-import geventpool.pool
+import geventpool.drivers
 from geventpool import ConnectionPool
 from geventpool.drivers import Driver, Idle, State, driver_for, tune
 from geventpool.drivers.mysqldb import MySQLdb
@@ -421,7 +421,7 @@ def test_rows_of_the_users_own_do_not_disturb_the_question(tmp_path: Path) -> No
 @pytest.fixture
 def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has not warned yet."""
-    monkeypatch.setattr(geventpool.pool, "_warned", set())
+    monkeypatch.setattr(geventpool.drivers, "_warned", set())
 
 
 def warnings_of(connect: Callable[[], Any]) -> list[str]:
