@@ -28,7 +28,8 @@ from geventpool.core import registry
 from geventpool.errors import printable
 from geventpool.observe import files
 from geventpool.observe.prometheus import Collector, exposition
-from geventpool.observe.snapshot import add_up, began, is_snapshot, snapshot
+from geventpool.observe.shape import is_snapshot
+from geventpool.observe.snapshot import add_up, began, snapshot
 from geventpool.observe.text import by_name, seconds, tell
 from geventpool.observe.top import Screen, short, sparkline
 from geventpool.sqlalchemy import GeventPool
