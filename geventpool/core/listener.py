@@ -86,6 +86,27 @@ class Recorder(Protocol):
         """
 
 
+def tell_cursor_made(pool: ResourcePool, record: Any, cursor: Any) -> Any:
+    """See `Listener.cursor_made`. Never switches."""
+    listener = pool.listener
+    if listener is not None:
+        try:
+            return listener.cursor_made(record, cursor)
+        except Exception:
+            dismiss(pool)
+    return cursor
+
+
+def tell_transaction_ending(pool: ResourcePool, entry: Entry | None) -> None:
+    """Not every driver tells afterwards that a transaction has ended. Never switches."""
+    listener = pool.listener
+    if listener is not None:
+        try:
+            listener.transaction_ending(entry)
+        except Exception:
+            dismiss(pool)
+
+
 def dismiss(pool: ResourcePool) -> None:
     """The listener has raised, which is handled now: the pool goes on without it. Never switches."""
     listener, pool.listener = pool.listener, None

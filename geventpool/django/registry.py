@@ -12,7 +12,7 @@ from gevent import getcurrent
 from geventpool import drivers
 from geventpool.core.entry import IN_USE, Entry
 from geventpool.core.holders import disown
-from geventpool.core.listener import Listener, dismiss
+from geventpool.core.pool import ResourcePool
 from geventpool.core.registry import look_for_fork
 from geventpool.drivers import State
 from geventpool.errors import ConfigError, PoolClosed, PoolTimeout
@@ -78,13 +78,9 @@ class Loan(PooledConnection):
         return self.connection
 
     @property
-    def listener(self) -> Listener | None:
-        """Who observes the pool; `None`: nobody."""
-        return self._pool.core.listener
-
-    def dismiss_listener(self) -> None:
-        """It has raised. Never switches."""
-        dismiss(self._pool.core)
+    def core(self) -> ResourcePool:
+        """The pool that has lent it."""
+        return self._pool.core
 
     @property
     def is_ours(self) -> bool:

@@ -16,6 +16,7 @@ from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.utils.functional import cached_property
 from gevent import Greenlet, getcurrent
 
+from geventpool.core.listener import tell_cursor_made, tell_transaction_ending
 from geventpool.core.registry import look_for_fork
 
 from . import plans, registry
@@ -147,14 +148,7 @@ class PooledWrapper(_Base):
             cursor = plans.PreparingCursor(make, self._create_planned_cursor, loan, targets)
         else:
             cursor = super().create_cursor(name)
-        listener = loan.listener
-        if listener is None:
-            return cursor
-        try:
-            return listener.cursor_made(loan, cursor)
-        except Exception:
-            loan.dismiss_listener()
-            return cursor
+        return tell_cursor_made(loan.core, loan, cursor)
 
     def make_cursor(self, cursor: Any) -> Any:
         """As ever, but of no use when the connection was given back."""
@@ -188,14 +182,9 @@ class PooledWrapper(_Base):
         return None if self._loan is None else self._loan.session
 
     def _tell_of_end(self) -> None:
-        """A transaction is about to end; not every driver tells afterwards that it has."""
         look_for_fork()
-        loan = self._loan
-        if loan is not None and loan.listener is not None:
-            try:
-                loan.listener.transaction_ending(loan.entry)
-            except Exception:
-                loan.dismiss_listener()
+        if self._loan is not None:
+            tell_transaction_ending(self._loan.core, self._loan.entry)
 
     def _commit(self) -> Any:
         self._tell_of_end()

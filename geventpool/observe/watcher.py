@@ -182,8 +182,10 @@ class Watcher(FiguresListener):
 
     def cursor_made(self, record: Any, cursor: Any) -> Any:
         """A cursor that tells us of its queries, unless SQLAlchemy does."""
-        caller = sys._getframe(1).f_back
-        if caller is not None and caller.f_globals.get("__name__", "").startswith("sqlalchemy."):
+        caller: FrameType | None = sys._getframe(1)
+        while caller is not None and _module(caller) == "geventpool":
+            caller = caller.f_back
+        if caller is not None and _module(caller) == "sqlalchemy":
             return cursor
         hold = None if record is None else self.holds.get(record.entry)
         if hold is None:
@@ -263,3 +265,8 @@ class Watcher(FiguresListener):
         text, site = self.show(hold.text), site_of(frame)
         message = ", %.3g s: %s, sent at %s"
         self.observer.warn("slow query", site, message, seconds, text, tell_site(site))
+
+
+def _module(frame: FrameType) -> str:
+    """The package whose code a frame runs."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

@@ -15,7 +15,7 @@ from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from .. import drivers
 from ..core.entry import CLOSED, IN_USE, Entry
-from ..core.listener import dismiss
+from ..core.listener import tell_cursor_made, tell_transaction_ending
 from ..core.registry import look_for_fork, unforked
 from ..drivers.base import Driver, Ghost, State
 
@@ -128,30 +128,27 @@ class Fairy(_ConnectionFairy):
                 self._pool.core.holders.own_again(entry)
         assert self.dbapi_connection is not None
         cursor = self.dbapi_connection.cursor(*args, **kwargs)
-        listener = self._pool.core.listener
-        if listener is None:
-            return cursor
-        try:
-            return listener.cursor_made(record, cursor)
-        except Exception:
-            dismiss(self._pool.core)
-            return cursor
+        core = self._pool.core
+        return cursor if core.listener is None else tell_cursor_made(core, record, cursor)
 
     def commit(self) -> None:
         if not unforked:
             look_for_fork()
-        if self._pool.core.listener is not None:
-            self._tell_of_end()
+        core = self._pool.core
+        record: Any = self._connection_record
+        if core.listener is not None and record is not None:
+            tell_transaction_ending(core, record.entry)
         connection: Any = self.dbapi_connection
         connection.commit()
 
     def rollback(self) -> None:
         if not unforked:
             look_for_fork()
-        if self._pool.core.listener is not None:
-            self._tell_of_end()
-        connection: Any = self.dbapi_connection
+        core = self._pool.core
         record: Any = self._connection_record
+        if core.listener is not None and record is not None:
+            tell_transaction_ending(core, record.entry)
+        connection: Any = self.dbapi_connection
         if (
             record is not None
             and (_is_parents(record) or record.driver.state(connection) is State.BROKEN)
@@ -160,16 +157,6 @@ class Fairy(_ConnectionFairy):
             # The pool will close it, and not first read what is left of an answer; or it is a parent's.
             return
         connection.rollback()
-
-    def _tell_of_end(self) -> None:
-        """A transaction is about to end; not every driver tells afterwards that it has."""
-        core = self._pool.core
-        record: Any = self._connection_record
-        if record is not None and core.listener is not None:
-            try:
-                core.listener.transaction_ending(record.entry)
-            except Exception:
-                dismiss(core)
 
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         pool = self._pool
