@@ -182,7 +182,6 @@ class PooledWrapper(_Base):
         return None if self._loan is None else self._loan.session
 
     def _tell_of_end(self) -> None:
-        """A transaction is about to end; not every driver tells afterwards that it has."""
         look_for_fork()
         loan = self._loan
         if loan is not None and loan.listener is not None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from ..core.stats import HISTOGRAM, counter, declared_by, metric
 
 EDGES = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -85,38 +89,45 @@ class Quantiles:
         return found + [0.0] * (len(shares) - len(found))
 
 
+histogram = partial(metric, HISTOGRAM)
+
+
+@dataclass(slots=True)
 class Figures:
-    """The histograms of one pool.
+    """The histograms of one pool that is observed, in seconds; `query` only if queries are watched."""
 
-    Attributes:
-        acquire: seconds from asking for a connection to having it, of those who got one.
-        hold: seconds for which returned connections had been lent.
-        open: seconds that opening one took.
-        query: seconds that queries took, if queries are watched.
-        query_errors: queries that failed or were abandoned.
-    """
-
-    __slots__ = ("acquire", "hold", "open", "query", "query_errors")
-
-    def __init__(self) -> None:
-        self.acquire = Histogram()
-        self.hold = Histogram()
-        self.open = Histogram()
-        self.query = Histogram()
-        self.query_errors = 0
+    acquire: Histogram = field(
+        default_factory=Histogram,
+        metadata=histogram("From asking for a connection to having it", "acquire_seconds"),
+    )
+    hold: Histogram = field(
+        default_factory=Histogram,
+        metadata=histogram("For how long returned connections had been lent", "hold_seconds"),
+    )
+    open: Histogram = field(
+        default_factory=Histogram,
+        metadata=histogram("What opening a connection took", "open_seconds"),
+    )
+    query: Histogram = field(
+        default_factory=Histogram, metadata=histogram("What queries took", "query_seconds")
+    )
+    query_errors: int = field(default=0, metadata=counter("Queries that failed or were abandoned"))
 
     def reset(self) -> None:
         """Begins anew."""
-        for histogram in (self.acquire, self.hold, self.open, self.query):
-            histogram.reset()
-        self.query_errors = 0
+        for one in FIGURES:
+            if one.kind == HISTOGRAM:
+                getattr(self, one.name).reset()
+            else:
+                setattr(self, one.name, 0)
 
     def to_json(self) -> dict[str, Any]:
-        """As a snapshot has them."""
+        """As a snapshot has them: by the names under which they are exported."""
+        said = {one.exposed: getattr(self, one.name) for one in FIGURES}
         return {
-            "acquire_seconds": self.acquire.to_json(),
-            "hold_seconds": self.hold.to_json(),
-            "open_seconds": self.open.to_json(),
-            "query_seconds": self.query.to_json(),
-            "query_errors": self.query_errors,
+            name: value.to_json() if isinstance(value, Histogram) else value
+            for name, value in said.items()
         }
+
+
+FIGURES: Final = declared_by(Figures)

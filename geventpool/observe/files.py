@@ -23,8 +23,8 @@ import gevent
 from gevent import get_hub
 
 from ..errors import ConfigError
-from .shape import Shape
-from .snapshot import VERSION, Total, add_up, began, is_snapshot, is_sum, snapshot
+from .shape import Shape, is_snapshot, is_sum
+from .snapshot import VERSION, Total, add_up, began, snapshot
 
 log = logging.getLogger("geventpool.observe")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -25,38 +26,20 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from ..core.stats import WAIT_EDGES
+from ..core.stats import BY_LABEL, COUNTER, GAUGE, HISTOGRAM, METRICS, WAIT_EDGES
+from ..core.stats import Metric as Figure
 from .figures import EDGES
 from .files import publisher, read_total
+from .metrics import HUB, OBSERVED, PROCESSES, families
 from .snapshot import Total, add_up, snapshot
 
 __all__ = ["CONTENT_TYPE_LATEST", "Collector", "exposition"]
 
-_STATES = ("idle", "in_use", "opening", "closing")
-_GAUGES = {
-    "waiting": "Callers in line for a connection",
-    "level": "Connections that the sizing wants to keep for the demand it sees",
-}
-_COUNTERS = {
-    "checkouts": "Connections lent",
-    "opened": "Connections opened",
-    "open_errors": "Attempts to connect that failed",
-    "cancelled": "Abandoned queries that the server was seen to have ended",
-    "cancel_failures": "Abandoned queries that the server was not seen to have ended in time",
-    "owners_ended": "Greenlets that ended while they held a connection",
-    "pings": "Round trips spent on asking whether a connection lives",
-    "resets": "Round trips spent on resetting a returned connection",
-}
-_BY_NAME = {
-    "closed": ("closed", "cause", "Connections closed"),
-    "wait_reasons": ("waits", "why", "Callers that had to wait in line"),
-    "timeout_reasons": ("timeouts", "why", "Callers that got no connection"),
-}
-_HISTOGRAMS = {
-    "acquire_seconds": "From asking for a connection to having it",
-    "hold_seconds": "For how long returned connections had been lent",
-    "open_seconds": "What opening a connection took",
-    "query_seconds": "What queries took",
+_KINDS: Mapping[str, Any] = {
+    GAUGE: GaugeMetricFamily,
+    COUNTER: CounterMetricFamily,
+    BY_LABEL: CounterMetricFamily,
+    HISTOGRAM: HistogramMetricFamily,
 }
 
 
@@ -79,13 +62,17 @@ class Collector:
         """All metrics. May switch greenlets."""
         total = self._total()
         pools = list(total.pools.values())
-        yield from _gauges(pools)
-        yield from _counters(pools)
-        yield from _histograms(pools)
-        processes = "Processes that run and publish"
-        yield GaugeMetricFamily("geventpool_processes", processes, value=total.processes)
+        for family in families(METRICS):
+            yield _family(family, pools)
+        # What was told of one that is observed, is told by the names under which it is exported.
+        observed = [{**pool, **pool["histograms"]} for pool in pools if pool["histograms"]]
+        for family in families(OBSERVED):
+            yield _family([replace(one, name=one.exposed) for one in family], observed)
+        yield _plain(PROCESSES, total.processes)
         if total.hub is not None:
-            yield from _hub(total.hub)
+            for one in HUB:
+                value = total.hub[one.name]
+                yield _plain(one, value["seconds"] if isinstance(value, Mapping) else value or 0.0)
 
     def _total(self) -> Total:
         own = publisher()
@@ -106,94 +93,38 @@ def exposition(directory: str | os.PathLike[str] | None = None) -> bytes:
     return generate_latest(registry)
 
 
-def _gauges(pools: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
-    help_text = "Connections by what they are doing"
-    connections = GaugeMetricFamily("geventpool_connections", help_text, labels=["pool", "state"])
+def _plain(metric: Figure, value: float) -> Metric:
+    """What has no label."""
+    made: Metric = _KINDS[metric.kind](f"geventpool_{metric.exposed}", metric.help, value=value)
+    return made
+
+
+def _family(metrics: Sequence[Figure], pools: Iterable[Mapping[str, Any]]) -> Metric:
+    """What has one name, of all pools; `metrics` differ in the value of their label."""
+    first = metrics[0]
+    labels = ["pool", first.label] if first.label else ["pool"]
+    name, text = f"geventpool_{first.exposed}", first.family or first.help
+    family: Any = _KINDS[first.kind](name, text, labels=labels)
     for pool in pools:
-        for state in _STATES:
-            connections.add_metric([pool["name"], state], pool[state])
-    yield connections
-    for name, text in _GAUGES.items():
-        yield _gauge(name, text, {pool["name"]: pool[name] for pool in pools})
-    caps = {
-        pool["name"]: math.inf if pool["max_size"] is None else pool["max_size"] for pool in pools
-    }
-    yield _gauge("connections_max", "Hard cap of connections", caps)
-    means = {pool["name"]: pool["mean_in_use"] for pool in pools}
-    yield _gauge("demand_mean", "Decayed mean of connections in use", means)
-    rates = {pool["name"]: pool["checkouts_per_second"] for pool in pools}
-    yield _gauge("demand_rate", "Decayed mean of checkouts per second", rates)
-    observed = [pool for pool in pools if pool["histograms"]]
-    idle = {pool["name"]: pool["idle_in_transaction"] for pool in observed}
-    yield _gauge("idle_in_transaction", "Lent connections that do nothing in a transaction", idle)
+        for one in metrics:
+            said = pool[one.name]
+            if one.kind == HISTOGRAM:
+                family.add_metric([pool["name"]], *_histogram(one, said, pool))
+            elif one.kind == BY_LABEL:
+                for value, count in sorted(said.items()):
+                    family.add_metric([pool["name"], value.replace(" ", "_")], count)
+            else:
+                of_label = [one.name] if one.label else []
+                family.add_metric([pool["name"], *of_label], math.inf if said is None else said)
+    return family  # type: ignore[no-any-return]
 
 
-def _counters(pools: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
-    for name, text in _COUNTERS.items():
-        yield _counter(name, text, {pool["name"]: pool[name] for pool in pools})
-    for key, (name, label, text) in _BY_NAME.items():
-        counter = CounterMetricFamily(f"geventpool_{name}", text, labels=["pool", label])
-        for pool in pools:
-            for value, count in sorted(pool[key].items()):
-                counter.add_metric([pool["name"], value.replace(" ", "_")], count)
-        yield counter
-    errors = {
-        pool["name"]: pool["histograms"]["query_errors"] for pool in pools if pool["histograms"]
-    }
-    yield _counter("query_errors", "Queries that failed or were abandoned", errors)
-    warnings = CounterMetricFamily(
-        "geventpool_warnings", "Connections and queries warned of", labels=["pool", "what"]
-    )
-    for pool in pools:
-        for what, count in sorted(pool["warnings"].items()):
-            warnings.add_metric([pool["name"], what.replace(" ", "_")], count)
-    yield warnings
-
-
-def _histograms(pools: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
-    waits = HistogramMetricFamily(
-        "geventpool_wait_seconds", "Time that callers spent in line", labels=["pool"]
-    )
-    for pool in pools:
-        buckets = _buckets(WAIT_EDGES, pool["wait_counts"])
-        waits.add_metric([pool["name"]], buckets, pool["wait_seconds"])
-    yield waits
-    for name, text in _HISTOGRAMS.items():
-        histogram = HistogramMetricFamily(f"geventpool_{name}", text, labels=["pool"])
-        for pool in pools:
-            if name in pool["histograms"]:
-                said = pool["histograms"][name]
-                histogram.add_metric([pool["name"]], _buckets(EDGES, said["counts"]), said["total"])
-        yield histogram
-
-
-def _hub(hub: Mapping[str, Any]) -> Iterator[Metric]:
-    yield CounterMetricFamily(
-        "geventpool_hub_blocks", "Turns of the hub above the threshold", value=hub["blocks"]
-    )
-    yield CounterMetricFamily(
-        "geventpool_hub_blocked_seconds", "What these took in sum", value=hub["blocked_seconds"]
-    )
-    longest = hub["longest"]
-    yield GaugeMetricFamily(
-        "geventpool_hub_longest_block_seconds",
-        "The longest stretch for which a hub did not run",
-        value=0.0 if longest is None else longest["seconds"],
-    )
-
-
-def _gauge(name: str, text: str, values: Mapping[str, float]) -> Metric:
-    gauge = GaugeMetricFamily(f"geventpool_{name}", text, labels=["pool"])
-    for pool, value in values.items():
-        gauge.add_metric([pool], value)
-    return gauge
-
-
-def _counter(name: str, text: str, values: Mapping[str, float]) -> Metric:
-    counter = CounterMetricFamily(f"geventpool_{name}", text, labels=["pool"])
-    for pool, value in values.items():
-        counter.add_metric([pool], value)
-    return counter
+def _histogram(
+    metric: Figure, said: Any, pool: Mapping[str, Any]
+) -> tuple[list[tuple[str, float]], float]:
+    if metric.total:
+        return _buckets(WAIT_EDGES, said), pool[metric.total]
+    return _buckets(EDGES, said["counts"]), said["total"]
 
 
 def _buckets(edges: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:

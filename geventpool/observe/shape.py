@@ -6,11 +6,11 @@ Checked before anything is made of it, so that no reader has to expect a list wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from ..core.stats import WAIT_EDGES
-from .figures import EDGES
+from ..core import stats
+from .figures import EDGES, FIGURES
 
 Shape = Callable[[object], bool]
 
@@ -105,11 +105,14 @@ _SITE: Final = has(
 _HISTOGRAM: Final = has(counts=many(count, len(EDGES) + 1), total=count)
 
 
+_FIGURES: Final = has(
+    **{one.exposed: _HISTOGRAM if one.kind == stats.HISTOGRAM else count for one in FIGURES}
+)
+
+
 def _are_histograms(value: object) -> bool:
-    """All of them, or none; and beside them a count of errors."""
-    names = ("acquire_seconds", "hold_seconds", "open_seconds", "query_seconds")
-    full = has(query_errors=count, **dict.fromkeys(names, _HISTOGRAM))
-    return value == {} or (full(value) and len(value) == len(names) + 1)  # type: ignore[arg-type]
+    """All figures of a pool that is observed, or none."""
+    return value == {} or (_FIGURES(value) and len(value) == len(FIGURES))  # type: ignore[arg-type]
 
 
 _SUMS: Final = has(histograms=_are_histograms, warnings=by_name(count), holders=many(_HOLDER))
@@ -123,41 +126,28 @@ _OBSERVED: Final = both(
 )
 
 
-def counts(counters: tuple[str, ...], named: tuple[str, ...]) -> Shape:
-    """What a pool has counted."""
-    return has(
-        name=text,
-        wait_counts=many(count, len(WAIT_EDGES) + 1),
-        **dict.fromkeys(counters, count),
-        **dict.fromkeys(named, by_name(count)),
-    )
+_OF_KIND: Final[Mapping[str, Shape]] = {
+    stats.GAUGE: count,
+    stats.COUNTER: count,
+    stats.BY_LABEL: by_name(count),
+    stats.HISTOGRAM: many(count, len(stats.WAIT_EDGES) + 1),
+}
+_COUNTED: Final = has(name=text, **{one.name: _OF_KIND[one.kind] for one in stats.COUNTED})
+_POOL: Final = has(
+    **{one.name: _OF_KIND[one.kind] for one in stats.METRICS if one.is_added_up}
+    | {"max_size": maybe(count), "observed": maybe(_OBSERVED)}
+)
 
+is_snapshot: Final = has(
+    pid=lambda pid: isinstance(pid, int) and 0 < pid < 2**31,
+    program=text,
+    began=text,
+    time=number,
+    pools=many(both(_COUNTED, _POOL)),
+    gone=many(_COUNTED),
+    hub=maybe(_HUB),
+)
+"""Is it that of a process?"""
 
-def snapshot(counted: Shape, gauges: tuple[str, ...]) -> Shape:
-    """That of a process.
-
-    Args:
-        counted: by `counts`.
-        gauges: names of what a pool has now.
-    """
-    pool = has(
-        max_size=maybe(count),
-        min_idle=count,
-        checkouts_per_second=count,
-        observed=maybe(_OBSERVED),
-        **dict.fromkeys(gauges, count),
-    )
-    return has(
-        pid=lambda pid: isinstance(pid, int) and 0 < pid < 2**31,
-        program=text,
-        began=text,
-        time=number,
-        pools=many(both(counted, pool)),
-        gone=many(counted),
-        hub=maybe(_HUB),
-    )
-
-
-def ended(counted: Shape) -> Shape:
-    """The sums of processes that have ended."""
-    return has(pools=many(both(counted, has(observed=_SUMS))), hub=maybe(_HUB))
+is_sum: Final = has(pools=many(both(_COUNTED, has(observed=_SUMS))), hub=maybe(_HUB))
+"""Is it the sums of processes that have ended?"""

@@ -10,44 +10,19 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ..core.pool import ResourcePool
 from ..core.registry import at_fork, pools
-from ..core.stats import Counters
-from . import shape
+from ..core.stats import BY_LABEL, COUNTED, COUNTER, GAUGE, HISTOGRAM, METRICS, Counters
+from .holds import IN_TRANSACTION
 from .hub import hub_snapshot
+from .metrics import HUB, IDLE_IN_TRANSACTION, WARNINGS
 from .watcher import watcher_of
 
 VERSION = 1
-
-GAUGES = ("size", "idle", "in_use", "opening", "closing", "waiting", "level", "mean_in_use")
-"""What is added up over the pools of one name, of all processes that live."""
-
-COUNTERS = (
-    "checkouts",
-    "hold_seconds",
-    "waits",
-    "wait_seconds",
-    "timeouts",
-    "opened",
-    "open_errors",
-    "cancelled",
-    "cancel_failures",
-    "owners_ended",
-    "pings",
-    "resets",
-)
-"""What is added up over the pools of one name, of processes that have ended, too."""
-
-BY_NAME = ("closed", "wait_reasons", "timeout_reasons")
-"""Counters by name."""
-
-_counted = shape.counts(COUNTERS, BY_NAME)
-is_snapshot = shape.snapshot(_counted, GAUGES)
-is_sum = shape.ended(_counted)
 
 
 def snapshot() -> dict[str, Any]:
@@ -81,11 +56,7 @@ def _keep_counts_of(pool: ResourcePool) -> None:
 def _add_gone(pid: int, name: str, counters: Counters) -> None:
     if pid != os.getpid():
         return  # what a parent's pool has counted, the parent tells
-    counts = {key: getattr(counters, key) for key in (*BY_NAME, "wait_counts")}
-    counts |= {key: getattr(counters, key) for key in COUNTERS if key != "timeouts"}
-    counts["timeouts"] = sum(counters.timeout_reasons.values())
-    total = _gone.setdefault(name, _nothing(name))
-    _add_counts(total, counts)
+    _add_counts(_gone.setdefault(name, _nothing(name)), counters.read())
 
 
 def _after_fork_in_child() -> None:
@@ -171,44 +142,39 @@ def _add_hub(total: dict[str, Any] | None, hub: Mapping[str, Any]) -> dict[str, 
     longest = [one["longest"] for one in (total, hub) if one["longest"] is not None]
     return {
         **total,
-        "blocks": total["blocks"] + hub["blocks"],
-        "blocked_seconds": total["blocked_seconds"] + hub["blocked_seconds"],
+        **{one.name: total[one.name] + hub[one.name] for one in HUB if one.kind == COUNTER},
         "longest": max(longest, key=lambda block: float(block["seconds"]), default=None),
     }
 
 
+_ADDED_UP: Final = tuple(one for one in METRICS if one.is_added_up)
+_GAUGES: Final = tuple(one.name for one in _ADDED_UP if one.kind == GAUGE)
+
+
 def _nothing(name: str) -> dict[str, Any]:
+    nothing: dict[str, Callable[[], Any]] = {BY_LABEL: dict, HISTOGRAM: list}
     return {
         "name": name,
-        "max_size": 0,
-        "min_idle": 0,
-        "checkouts_per_second": 0.0,
-        **dict.fromkeys(GAUGES, 0),
-        **dict.fromkeys(COUNTERS, 0),
-        **{name: {} for name in BY_NAME},
-        "wait_counts": [],
-        "idle_in_transaction": 0,
-        "warnings": {},
+        **{one.name: nothing.get(one.kind, int)() for one in _ADDED_UP},
+        IDLE_IN_TRANSACTION.name: 0,
+        WARNINGS.name: {},
         "histograms": {},
     }
 
 
 def _add(total: dict[str, Any], pool: Mapping[str, Any], is_alive: bool) -> None:
     if is_alive:
-        for name in (*GAUGES, "min_idle", "checkouts_per_second"):
-            total[name] += pool[name]
-        size = pool["max_size"]
-        total["max_size"] = (
-            None if size is None or total["max_size"] is None else total["max_size"] + size
-        )
+        for name in _GAUGES:
+            both = total[name], pool[name]
+            total[name] = None if None in both else sum(both)  # a cap that there is not
     _add_counts(total, pool)
     observed = pool["observed"]
     if observed is None:
         return
-    _add_by_name(total["warnings"], observed["warnings"])
+    _add_by_label(total[WARNINGS.name], observed[WARNINGS.name])
     if is_alive:
-        total["idle_in_transaction"] += sum(
-            holder["state"] == "idle in transaction" for holder in observed["holders"]
+        total[IDLE_IN_TRANSACTION.name] += sum(
+            holder["state"] == IN_TRANSACTION for holder in observed["holders"]
         )
     for name, value in observed["histograms"].items():
         if isinstance(value, Mapping):
@@ -220,14 +186,15 @@ def _add(total: dict[str, Any], pool: Mapping[str, Any], is_alive: bool) -> None
 
 
 def _add_counts(total: dict[str, Any], pool: Mapping[str, Any]) -> None:
-    for name in COUNTERS:
-        total[name] += pool[name]
-    for name in BY_NAME:
-        _add_by_name(total[name], pool[name])
-    total["wait_counts"] = _add_lists(total["wait_counts"], pool["wait_counts"])
+    for one in COUNTED:
+        before, more = total[one.name], pool[one.name]
+        if one.kind == BY_LABEL:
+            _add_by_label(before, more)
+        else:
+            total[one.name] = _add_lists(before, more) if one.kind == HISTOGRAM else before + more
 
 
-def _add_by_name(total: dict[str, float], more: Mapping[str, float]) -> None:
+def _add_by_label(total: dict[str, float], more: Mapping[str, float]) -> None:
     for name, value in more.items():
         total[name] = total.get(name, 0) + value
 

@@ -184,9 +184,9 @@ class Watcher(FiguresListener):
     def cursor_made(self, record: Any, cursor: Any) -> Any:
         """A cursor that tells us of its queries, unless SQLAlchemy does."""
         caller: FrameType | None = sys._getframe(1)
-        while caller is not None and _module(caller).startswith("geventpool."):
+        while caller is not None and _module(caller) == "geventpool":
             caller = caller.f_back
-        if caller is not None and _module(caller).startswith("sqlalchemy."):
+        if caller is not None and _module(caller) == "sqlalchemy":
             return cursor
         hold = None if record is None else self.holds.get(record.entry)
         if hold is None:
@@ -269,7 +269,8 @@ class Watcher(FiguresListener):
 
 
 def _module(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__"))
+    """The package whose code a frame runs."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def watcher_of(core: ResourcePool) -> FiguresListener | None:

@@ -136,18 +136,21 @@ class Fairy(_ConnectionFairy):
     def commit(self) -> None:
         if not unforked:
             look_for_fork()
-        if self._pool.core.listener is not None:
-            self._tell_of_end()
+        core = self._pool.core
+        record: Any = self._connection_record
+        if core.listener is not None and record is not None:
+            core.listener.transaction_ending(record.entry)
         connection: Any = self.dbapi_connection
         connection.commit()
 
     def rollback(self) -> None:
         if not unforked:
             look_for_fork()
-        if self._pool.core.listener is not None:
-            self._tell_of_end()
-        connection: Any = self.dbapi_connection
+        core = self._pool.core
         record: Any = self._connection_record
+        if core.listener is not None and record is not None:
+            core.listener.transaction_ending(record.entry)
+        connection: Any = self.dbapi_connection
         if (
             record is not None
             and self._counter  # else `_checkin` has looked a moment ago
@@ -157,13 +160,6 @@ class Fairy(_ConnectionFairy):
             # The pool will close it, and not first read what is left of an answer; or it is a parent's.
             return
         connection.rollback()
-
-    def _tell_of_end(self) -> None:
-        """A transaction is about to end; not every driver tells afterwards that it has."""
-        listener = self._pool.core.listener
-        record: Any = self._connection_record
-        if record is not None and listener is not None:
-            listener.transaction_ending(record.entry)
 
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         pool = self._pool

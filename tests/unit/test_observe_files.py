@@ -28,14 +28,12 @@ from geventpool.core import registry
 from geventpool.errors import printable
 from geventpool.observe import files
 from geventpool.observe.prometheus import Collector, exposition
-from geventpool.observe.snapshot import add_up, began, is_snapshot, snapshot
+from geventpool.observe.shape import is_snapshot
+from geventpool.observe.snapshot import add_up, began, snapshot
 from geventpool.observe.text import by_name, seconds, tell
 from geventpool.observe.top import Screen, short, sparkline
 from geventpool.sqlalchemy import GeventPool
 from geventpool.testing import FakeDriver
-
-DASHBOARD = Path(__file__).resolve().parents[2] / "examples" / "grafana" / "geventpool.json"
-
 
 pytestmark = pytest.mark.usefixtures("no_pools_of_other_tests")
 
@@ -202,24 +200,6 @@ def test_the_flask_view_shows_the_same(pool) -> None:
     answer = app.test_client().get("/metrics")
     assert answer.content_type.startswith("text/plain; version=")
     assert metrics(answer.data)["geventpool_checkouts_total", ""] == 3
-
-
-def test_the_dashboard_asks_for_metrics_that_there_are(pool) -> None:
-    import re
-
-    pool.core.counters.closed["idle"] += 1  # a counter by name is there once it has counted
-    watch = geventpool.observe.watch_hub()
-    known = {name for name, _ in metrics(exposition())}
-    watch.stop()
-    expressions = [
-        target["expr"]
-        for panel in json.loads(DASHBOARD.read_text())["panels"]
-        for target in panel.get("targets", [])
-    ]
-    assert len(expressions) >= 10
-    asked = {name for one in expressions for name in re.findall(r"\bgeventpool_\w+", one)}
-    # Only what has happened has a sample.
-    assert asked - known <= {"geventpool_timeouts_total", "geventpool_warnings_total"}
 
 
 def test_top_prints_a_report(publisher) -> None:
