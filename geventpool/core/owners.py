@@ -149,6 +149,8 @@ class Owners:
             ledger = one._pool.ledger
             if ledger.idle or ledger.opening or ledger.closing or ledger.room > 0:
                 return None
+            if not ledger.entries:  # the cap is 0 for now
+                return None
             for entry in ledger.entries:
                 owner = entry.owner
                 waited_for, waiter = waits.get(owner, (None, None))

@@ -7,6 +7,7 @@ to the connections. After each step the pool's figures must be those.
 from __future__ import annotations
 
 import gc
+import math
 import os
 from collections import Counter
 from contextlib import suppress
@@ -248,6 +249,10 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(size=st.integers(1, 6))
     def resize(self, size: int) -> None:
         self.pool.resize(size)
+
+    @rule(most=st.sampled_from([0, 1, 2, 5, math.inf]))
+    def grant(self, most: float) -> None:
+        self.pool.core.grant(most)
 
     @rule(min_idle=st.integers(0, 1))
     def warm_up(self, min_idle: int) -> None:
