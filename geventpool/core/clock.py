@@ -61,12 +61,14 @@ class Alarm:
 
     Attributes:
         at: when it rings; `inf`: not at all.
+        keeps: kept alive until then.
     """
 
-    __slots__ = ("_has_ref", "_ring", "_timer", "at")
+    __slots__ = ("_has_ref", "_ring", "_timer", "at", "keeps")
 
     def __init__(self, ring: WeakMethod[Callable[[float], object]]) -> None:
         self.at = math.inf
+        self.keeps: object = None
         self._ring = ring
         self._has_ref = False
         self._timer: Timer | None = None
@@ -82,21 +84,21 @@ class Alarm:
         """
         if at >= self.at and self._has_ref >= ref:
             return
-        at, ref = min(at, self.at), ref or self._has_ref
+        at, ref, keeps = min(at, self.at), ref or self._has_ref, self.keeps
         self.stop()
         if at < math.inf:
-            self.at, self._has_ref = at, ref
+            self.at, self.keeps, self._has_ref = at, keeps, ref
             self._timer = clock.call_later(max(0.0, at - now), self._called, ref=ref)
 
     def stop(self) -> None:
         """It does not ring. Never switches."""
-        self.at, self._has_ref = math.inf, False
+        self.at, self.keeps, self._has_ref = math.inf, None, False
         if self._timer is not None:
             self._timer.stop()
             self._timer = None
 
     def _called(self) -> None:
-        at, ring = self.at, self._ring()
+        at, ring = self.at, self._ring()  # which keeps what it is a method of
         self.stop()
         if ring is not None:
             ring(at)

@@ -196,10 +196,9 @@ class ResourcePool(Shared):
         entry.sure_until = sure_until if sure_until < entry.expires_at else entry.expires_at
         upkeep = self.upkeep
         rings_at = upkeep.alarm.at
-        if (
-            rings_at == math.inf
-            or (not in_use and rings_at > now + SOON)
-            or upkeep.waiting.draining.waiters
+        if upkeep.waiting.draining.waiters or (
+            len(ledger.idle) + in_use > self.config.min_idle
+            and (rings_at == math.inf or (not in_use and rings_at > now + SOON))
         ):
             upkeep.became_idle(now)
 

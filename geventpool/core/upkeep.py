@@ -97,17 +97,20 @@ class Upkeep:
             due = min(due, now + SOON, line.earliest)
         self.alarm.stop()
         self.alarm.set(due, pool.clock, now, is_awaited and min(line.earliest, opens_at) < math.inf)
+        self._keep_for(idle_until)
 
     def became_idle(self, now: float) -> None:
         """Something has come back, which may become surplus, or be the last. Never switches."""
         if not self._pool.config.cleaner:
             self.react(now)
-        elif not self._pool.ledger.in_use:
-            # What was due after some traffic may now be due earlier; but traffic may go on, one caller
-            # after the other.
-            self.alarm.set(now + SOON, self._pool.clock, now)
         else:
-            self.alarm.set(self._idle_until(now), self._pool.clock, now)
+            idle_until = self._idle_until(now)
+            if not self._pool.ledger.in_use:
+                # What was due after some traffic may now be due earlier; but traffic may go on, one
+                # caller after the other.
+                idle_until = min(idle_until, now + SOON)
+            self.alarm.set(idle_until, self._pool.clock, now)
+            self._keep_for(idle_until)
         self.waiting.draining.notify()
 
     def _want(self, waiter: Waiter, now: float) -> None:
@@ -124,6 +127,8 @@ class Upkeep:
         ahead = len(pool.line.callers) - 1
         delay = pool.policy.open_delay(now, ahead, ledger.opening, pace.connect_time)
         looks_at = math.inf
+        if now + delay + pace.connect_time > waiter.deadline:
+            delay = 0.0  # what was begun later would come too late
         if delay <= 0.0:
             pool.line.wants_open(waiter)
             looks_at = self._open_wanted(now)
@@ -225,6 +230,11 @@ class Upkeep:
         self.react(now)
         if line.callers:
             self.waiting.owners.break_deadlock()
+
+    def _keep_for(self, idle_until: float) -> None:
+        """A pool that nobody refers to any more goes on until what is surplus in it was closed."""
+        if idle_until < math.inf and self._pool.config.cleaner:
+            self.alarm.keeps = self._pool
 
     def _idle_until(self, now: float) -> float:
         """When the entry that is idle for longest is to be closed; `inf`: if nothing happens, never."""

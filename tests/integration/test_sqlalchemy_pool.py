@@ -269,7 +269,7 @@ def test_the_pool_goes_down_to_min_idle_and_then_never_wakes_the_hub(
     gc.collect()
     loop = gevent.get_hub().loop
     for other in geventpool.pools():
-        other.cleaner.stop()  # other tests' pools may still have something due
+        other.upkeep.alarm.stop()  # other tests' pools may still have something due
     before = loop.iteration
     Event().wait(10)
     assert loop.iteration - before <= 2, "the wait's own timer, and nothing else"

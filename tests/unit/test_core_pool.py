@@ -567,3 +567,23 @@ def test_stats_are_a_frozen_snapshot_that_tells_all(make, clock) -> None:
     assert "2 opened, 0 closed" in pool.status()
     assert waiter.get().connection is first.connection
     assert second
+
+
+def test_who_would_give_up_before_a_later_open_is_done_gets_one_at_once(
+    make, driver, clock
+) -> None:
+    """The sizing would have it wait for as long as an open takes, because a return is likely."""
+    driver.connect_time = 2
+    pool = make(max_size=2)
+    first = gevent.spawn(pool.connection)
+    clock.advance(3)
+    first.get().close()
+    for _ in range(50):  # each is held for a tenth of a second
+        lent = pool.connection()
+        clock.advance(0.1)
+        lent.close()
+    pool.connection()
+    driver.connect_time = 0.1
+    hasty = gevent.spawn(pool.connection, timeout=1)
+    clock.advance(0.2)
+    assert hasty.successful()
