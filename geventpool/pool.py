@@ -287,7 +287,7 @@ class ConnectionHandlers(Handlers):
             driver.cannot_be_reset(connection)
             raise
         # In autocommit some drivers send nothing; and another greenlet may have used it meanwhile.
-        return driver.state(connection) in (CLEAN, UNKNOWN)
+        return (state := driver.state(connection)) is UNKNOWN or state is CLEAN
 
     def fileno(self, connection: Any) -> int | None:
         """The socket to watch."""
