@@ -26,7 +26,7 @@ from typing import Any
 from gevent import getcurrent
 
 from . import drivers
-from .config import SIZING, PoolConfig, change, make_config
+from .config import SETTINGS, PoolConfig, change, make_config, shows_settings
 from .core import threads
 from .core.entry import IN_USE, Entry
 from .core.listener import dismiss
@@ -39,6 +39,7 @@ from .drivers.base import Ghost, Idle, State
 from .drivers.libpq import forget_hanging
 from .drivers.undertaker import Undertaker
 from .errors import BlockingDriverWarning, ConfigError, PoolClosed
+from .setting import NOT_GIVEN, read_number
 
 log = logging.getLogger("geventpool")
 
@@ -49,7 +50,6 @@ _NEXT_RETURN = 0.25
 CLEAN = State.CLEAN  # an enum's members are dear to look up
 
 _warned: set[str] = set()
-_UNSAID: Any = object()
 
 
 class Door:
@@ -62,28 +62,32 @@ class Door:
 
     core: ResourcePool
     config: PoolConfig
-    _said: dict[str, Any]  # what the user has said of the settings
+    _given: dict[str, Any]  # the settings that the user has given
     _is_shared: bool | None = None  # of a database in memory: by several connections; None: no such
     _database: tuple[int, Any] | None = None  # the connection that is one, and its process
+
+    def __repr__(self) -> str:
+        return repr(self.core)
 
     def configure(self, **settings: Any) -> None:
         """Changes settings while the pool runs. Never switches greenlets.
 
         Args:
-            **settings: as at construction; what is not said stays as it is.
+            **settings: as at construction; what is not given stays as it is.
 
         Raises:
             ConfigError: nothing has been changed then.
         """
-        if "cleaner" in settings:
-            raise ConfigError(
-                "cleaner", settings["cleaner"], "can only be set when the pool is made"
-            )
-        said = change(self._said, settings)
-        config = make_config(**said)
-        self._said = said
+        known = settings.keys() & SETTINGS.keys()
+        for name in known:
+            if SETTINGS[name].is_final:
+                cure = "can only be set when the pool is made"
+                raise ConfigError(name, settings[name], cure)
+        given = change(self._given, settings)
+        config = make_config(**given)
+        self._given = given
         self.config = config if self._is_shared is None else config.for_memory(self._is_shared)
-        is_sized_anew = settings.keys() & SIZING
+        is_sized_anew = any(SETTINGS[name].is_sizing for name in known)
         self.core.configure(self.config, config.policy() if is_sized_anew else None)
 
     def resize(self, max_size: float) -> None:
@@ -99,8 +103,12 @@ class Door:
         return self.core.stats()
 
     def drain(self, timeout: float) -> bool:
-        """Waits up to `timeout` seconds until nothing is in use. Switches greenlets."""
-        return self.core.drain(timeout)
+        """Waits up to `timeout` seconds until nothing is in use. Switches greenlets.
+
+        Raises:
+            ConfigError: `timeout` is no number.
+        """
+        return self.core.drain(read_number("timeout", timeout, "a number of seconds"))
 
     def close(self) -> None:
         """Closes what is idle, refuses new callers; what is in use is closed when it comes back."""
@@ -399,6 +407,7 @@ class PooledConnection:
             self._pool.core.abandon(entry)
 
 
+@shows_settings
 class ConnectionPool(Door):
     """A pool of DBAPI connections.
 
@@ -406,7 +415,7 @@ class ConnectionPool(Door):
         connect: opens a connection, without arguments.
         name: for messages and figures; by default that of the function's module.
         clock: for tests: a `geventpool.testing.FakeClock`.
-        **settings: see `geventpool.config.PoolConfig`, `profile`, `pool_size` and `max_overflow`.
+        **settings: each with its meaning.
 
     Raises:
         ConfigError: a setting cannot be used.
@@ -424,7 +433,7 @@ class ConnectionPool(Door):
             raise ConfigError("connect", connect, "give a function that opens a connection")
         if name is not None and not isinstance(name, str):
             raise ConfigError("name", name, "give text")
-        self._said = settings
+        self._given = settings
         self.config = make_config(**settings)
         self._connect = connect
         self.core = ResourcePool(
@@ -435,7 +444,7 @@ class ConnectionPool(Door):
             clock=clock,
         )
 
-    def connection(self, timeout: float | None = _UNSAID) -> PooledConnection:
+    def connection(self, timeout: float | None = NOT_GIVEN) -> PooledConnection:
         """Lends a connection. Never switches greenlets when one is idle.
 
         Args:
@@ -447,7 +456,7 @@ class ConnectionPool(Door):
             PoolClosed: the pool is closed.
             Exception: what the driver raised when it could not connect.
         """
-        entry = self.core.acquire(self.config.timeout if timeout is _UNSAID else timeout)
+        entry = self.core.acquire(self.config.timeout if timeout is NOT_GIVEN else timeout)
         pooled = PooledConnection(self, entry)
         listener = self.core.listener
         if listener is not None:
@@ -463,9 +472,6 @@ class ConnectionPool(Door):
     def status(self) -> str:
         """All figures in one line."""
         return self.core.status()
-
-    def __repr__(self) -> str:
-        return repr(self.core)
 
     def _open(self) -> Any:
         connection = self._connected(self._connect)
