@@ -248,7 +248,7 @@ class PoolConfig:
     )
     retire_quantity: Knob = setting(
         None,
-        "how many at a time; `None`: 1",
+        "how many are closed at a time; `None`: 1",
         or_none(ANY_WHOLE),
         is_sizing=True,
         may_be_called=True,

@@ -65,8 +65,8 @@ def _of_alias(alias: str, given: Any) -> Iterator[CheckMessage]:
         yield Error(str(error), id="geventpool.E001")
     if given["CONN_MAX_AGE"] != 0:
         yield Warning(
-            f"DATABASES[{alias!r}]['CONN_MAX_AGE'] is {given['CONN_MAX_AGE']!r}: a greenlet then keeps its "
-            "connection between two requests, when others could use it.",
+            f"DATABASES[{alias!r}]['CONN_MAX_AGE'] is {given['CONN_MAX_AGE']!r}: a greenlet then keeps "
+            "its connection between two requests, when others could use it.",
             hint="Leave it out (0): giving a connection back costs no round trip, and it stays open.",
             id="geventpool.W002",
         )

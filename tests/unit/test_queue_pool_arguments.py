@@ -15,10 +15,13 @@ from typing import Any
 import numpy
 import pytest
 from sqlalchemy import Engine, create_engine, engine_from_config, exc
+from sqlalchemy.engine.create import _pool_translate_kwargs
 from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
+from sqlalchemy.util import get_cls_kwargs
 
 from geventpool import ConfigError
+from geventpool.config import SETTINGS
 from geventpool.sqlalchemy import GeventPool, wrap
 
 TRUTHY = (
@@ -67,6 +70,11 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "pool_reset_on_return": ("rollback", "commit", "none", "true", "None"),
     "echo_pool": ("true", "false", "debug"),
 }
+
+
+def test_each_setting_that_queue_pool_has_is_compared() -> None:
+    shared = SETTINGS.keys() & get_cls_kwargs(QueuePool)
+    assert {_pool_translate_kwargs.get(name, name) for name in shared} <= TABLE.keys()
 
 
 def most(engine: Engine) -> int:
