@@ -15,7 +15,6 @@ import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import create_engine
-from sqlalchemy.engine.create import _pool_translate_kwargs
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import get_cls_kwargs
 
@@ -52,7 +51,8 @@ def by_argument(name: str, value: Any, url: str) -> PoolConfig:
 
 
 def by_create_engine(name: str, value: Any, url: str) -> PoolConfig:
-    keyword = _pool_translate_kwargs.get(name, name)
+    is_theirs = name in get_cls_kwargs(QueuePool) - {"pool_size", "max_overflow"}
+    keyword = f"pool_{name}" if is_theirs else name
     engine = create_engine(url, poolclass=GeventPool, **{keyword: value})
     return engine.pool.config  # type: ignore[attr-defined,no-any-return]
 
