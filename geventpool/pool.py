@@ -52,7 +52,7 @@ CLEAN = State.CLEAN  # an enum's members are dear to look up
 _warned: set[str] = set()
 
 
-class Door:
+class BasePool:
     """What every kind of pool offers its user beside connections: figures, and settings at run time.
 
     Attributes:
@@ -187,7 +187,7 @@ class ConnectionHandlers:
     """How the core treats a DBAPI connection, as far as the driver's file knows.
 
     Args:
-        door: whose connections.
+        pool: whose connections.
         open_one: opens what the core is to treat.
         connect: opens a DBAPI connection beside the pool, through which a query is cancelled where the
             database has no other way, and none of the pool's own connections comes back.
@@ -198,8 +198,10 @@ class ConnectionHandlers:
 
     connection_of: Callable[[Any], Any]
 
-    def __init__(self, door: Door, open_one: Callable[[], Any], connect: Callable[[], Any]) -> None:
-        self._door = door
+    def __init__(
+        self, pool: BasePool, open_one: Callable[[], Any], connect: Callable[[], Any]
+    ) -> None:
+        self._pool = pool
         self.open = open_one
         self.connection_of = lambda connection: connection
         # What is asked of the server for the pool's own purposes is nothing that a tracer has to see.
@@ -213,18 +215,18 @@ class ConnectionHandlers:
 
     def ghost(self, connection: Any) -> Ghost | None:
         """What the server may still do for a connection that was left in mid-query."""
-        if not self._door.config.cancel_deadline:
+        if not self._pool.config.cancel_deadline:
             return None
         return drivers.driver_for(connection).ghost(connection)
 
     def lay(self, ghost: Ghost) -> bool:
         """Has the server stop, and waits until it has. Switches greenlets."""
-        return self._undertaker.lay(ghost, self._door.config.cancel_deadline)
+        return self._undertaker.lay(ghost, self._pool.config.cancel_deadline)
 
     @contextlib.contextmanager
     def _lend_first(self) -> Iterator[Any]:
         """One of the pool's own connections, before anybody in line; `None` if none comes in time."""
-        core = self._door.core
+        core = self._pool.core
         entry = core.line.go_first(_NEXT_RETURN)
         try:
             connection = None if entry is None else self.connection_of(entry.resource)
@@ -271,7 +273,7 @@ class ConnectionHandlers:
 
     def is_clean(self, connection: Any) -> bool:
         """If `smart`: does the driver know that no transaction is open?"""
-        style = self._door.config.reset_on_return
+        style = self._pool.config.reset_on_return
         if style == "smart":
             return by_class[type(connection)].state(connection) is CLEAN
         return style is None and not self._is_broken(connection)
@@ -283,7 +285,7 @@ class ConnectionHandlers:
         """Ends an open transaction. Switches greenlets."""
         if self._is_broken(connection):
             return False
-        is_commit = self._door.config.reset_on_return == "commit"
+        is_commit = self._pool.config.reset_on_return == "commit"
         (connection.commit if is_commit else connection.rollback)()
         # In autocommit some drivers send nothing, whatever the user has begun by a statement.
         return drivers.driver_for(connection).state(connection) is not State.IN_TRANSACTION
@@ -408,7 +410,7 @@ class PooledConnection:
 
 
 @shows_settings
-class ConnectionPool(Door):
+class ConnectionPool(BasePool):
     """A pool of DBAPI connections.
 
     Args:

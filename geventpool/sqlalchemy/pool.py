@@ -31,7 +31,7 @@ from ..config import (
 from ..core.entry import IN_USE, Entry
 from ..core.pool import ResourcePool
 from ..errors import PoolTimeout
-from ..pool import Door
+from ..pool import BasePool
 from ..setting import NOT_GIVEN
 from . import memory
 from .errors import TWINS, kill_behind
@@ -50,7 +50,7 @@ class _Arguments:
 
 
 @shows_settings
-class GeventPool(Door, _Arguments, Pool):
+class GeventPool(BasePool, _Arguments, Pool):
     """A `sqlalchemy.pool.Pool` that sizes itself, for programs on gevent.
 
     Without arguments there is nothing to tune. All arguments of `QueuePool` are taken, with their
