@@ -1,4 +1,4 @@
-"""The settings of a pool: what they are called, what they may be, and the named profiles."""
+"""The settings of a pool, each declared once: a field of `PoolConfig`. And the named profiles."""
 
 from __future__ import annotations
 
@@ -9,11 +9,35 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from .errors import ConfigError
+from .setting import (
+    AGE,
+    ANY_NAME,
+    ANY_SECONDS,
+    ANY_WHOLE,
+    CAP,
+    FLAG,
+    MOST,
+    NOT_GIVEN,
+    RESET,
+    TIMEOUT,
+    TRUTH,
+    WHOLE,
+    Kind,
+    Setting,
+    T,
+    explain,
+    or_none,
+    read_number,
+    read_seconds,
+    seconds,
+    setting,
+    show,
+)
 from .sizing import SizingPolicy, adaptive, fixed, poisson
 from .sizing.paced import Knob, Paced
 
 DEFAULT_MAX_SIZE: Final = 20
-"""Hard cap when nothing is said; docs/sizing.md has the measurement behind it."""
+"""Hard cap when none is given; docs/sizing.md has the measurement behind it."""
 
 DEFAULT_MAX_OVERFLOW: Final = 10
 """What `QueuePool` adds to a `pool_size` that comes alone."""
@@ -66,35 +90,25 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
         "pre_ping": True,
     },
 }
-"""Settings by the kind of program, as `profile=` takes them; anything said beside a profile wins."""
-
-SIZING: Final = frozenset(
-    {
-        "breakeven",
-        "core_size",
-        "retire_interval",
-        "retire_quantity",
-        "sizing",
-        "unload_timeout",
-    }
-)
-"""The settings that make another policy."""
+"""Settings by the kind of program, as `profile=` takes them; anything given beside a profile wins."""
 
 # With `pre_ping`, a connection that was given back less than so many seconds ago has its socket looked at
 # instead, as in HikariCP (`aliveBypassWindowMs`). That misses only a link that was lost without a sign,
 # and within these seconds.
 _SURE_FOR = 1.0
-_MOST = 10**9
 _SIZINGS = ("adaptive", "poisson", "fixed")
-_RESETS = {
-    "smart": "smart",
-    True: "rollback",
-    "rollback": "rollback",
-    "commit": "commit",
-    None: None,
-    False: None,
-    "none": None,
-}
+
+
+def _read_function(name: str, value: Any) -> Any:
+    if not callable(value):
+        raise ConfigError(name, value, "give a function of an error, or None")
+    return value
+
+
+def _read_cancel_deadline(name: str, value: Any) -> Any:
+    if value == math.inf:
+        raise ConfigError(name, value, "give a number of seconds: a place is not held for ever")
+    return read_seconds(name, value, "a number of seconds; 0 to never cancel")
 
 
 @dataclass(frozen=True)
@@ -105,128 +119,158 @@ class PoolConfig:
     So the text `"false"` is true; the options of a URL are parsed.
 
     Attributes:
-        max_size: hard cap of connections in any state; `math.inf` for none.
-        min_idle: idle connections are never closed while the pool is no larger than this;
-            `warm_up()` opens this many ahead.
-        timeout: longest time that a caller waits for a connection, connecting included; `None`: for
-            ever; 0: take what is idle or fail.
-        recycle: a connection older than this is replaced before its next use; -1: never.
-        pre_ping: a connection that was idle for more than a second is pinged before it is lent; of a
-            fresher one, as without this, the socket is looked at; where there is none, it is pinged.
-        ping_after: a connection idle for longer is pinged before it is lent, because a network
-            device that forgot it leaves no sign on the socket; 0: at each checkout.
-        use_lifo: lend the connection that was returned last, so that surplus ones age and go.
-        cleaner: close idle connections by a hub timer; else `acquire` and `release` do it.
-        sizing: `"adaptive"`, `"poisson"`, `"fixed"` or a policy made by `geventpool.sizing`.
-        breakeven: the seconds of idling that one connect is worth; `None`: the sizing's default.
-        reset_on_return: `"smart"` sends a rollback only if the driver cannot rule out an open
-            transaction; `"rollback"` and `"commit"` send one always, `None` never.
-        connect_timeout: an attempt to connect that takes longer has failed.
-        cancel_deadline: a query that a kill or a time-out has left in the middle is cancelled on the
-            server, and its place in the pool is free when the server has let go, or after so many
-            seconds; 0: not cancelled, free at once.
-        reclaim_after: a connection whose greenlet has ended without giving it back, and that no other
-            greenlet uses, is reported and closed after so many seconds; `None`: only reported.
-        max_waiting: longest line, not counting those for whom there is room to open; who would be
-            beyond gets `PoolOverloaded` at once. `None`: no limit.
-        shed_after: when the line has not been empty for so many seconds, the newest caller is served
-            first and who has waited for longer gets `PoolOverloaded`. `None`: never.
-        is_disconnect: is asked of each error of the driver's that passes through a lent connection, and
-            says by True that the server behind it is no longer the one, so that it and all that were
-            opened before are replaced. Beside what the pool knows; in SQLAlchemy beside its own.
-        core_size: no connection is retired while the pool is no larger, and `unload_timeout` holds only
-            above it. This and the next three may be functions, called at use; `None`: not used.
-        retire_interval: surplus connections are closed `retire_quantity` at a time, so many seconds
-            apart, and none before it has been idle for as long.
-        retire_quantity: see there.
-        unload_timeout: a caller for whom one would be opened above `core_size` first waits for a return
-            so many seconds.
+        **settings: see the fields.
 
     Raises:
         ConfigError: naming the setting, its value and the cure.
     """
 
-    max_size: float = DEFAULT_MAX_SIZE
-    min_idle: int = 1
-    timeout: float | None = 30.0
-    recycle: float = -1
-    pre_ping: bool = False
-    ping_after: float = 60.0
-    use_lifo: bool = True
-    cleaner: bool = True
-    sizing: str | SizingPolicy = "adaptive"
-    breakeven: float | None = None
-    reset_on_return: str | bool | None = "smart"
-    connect_timeout: float = 10.0
-    cancel_deadline: float = 5.0
-    reclaim_after: float | None = 1.0
-    max_waiting: int | None = None
-    shed_after: float | None = None
-    is_disconnect: Callable[[BaseException], object] | None = None
-    core_size: Knob = None
-    retire_interval: Knob = None
-    retire_quantity: Knob = None
-    unload_timeout: Knob = None
+    max_size: float = setting(
+        DEFAULT_MAX_SIZE,
+        "hard cap of connections in any state, as `pool_size` and `max_overflow` together make one; "
+        "`math.inf`: none",
+        CAP,
+    )
+    min_idle: int = setting(
+        1,
+        "idle connections are never closed while the pool is no larger; `pool.warm_up()` opens as many "
+        "ahead",
+        WHOLE,
+    )
+    timeout: float | None = setting(
+        30.0,
+        "seconds that a caller waits for a connection, connecting included; `None`: for ever; 0: never, "
+        "neither for others nor, outside SQLAlchemy, for a connect",
+        TIMEOUT,
+    )
+    recycle: float = setting(
+        -1,
+        "age in seconds beyond which a connection is not lent; its replacement is opened first, from "
+        "75 % of it on; -1: never",
+        AGE,
+    )
+    pre_ping: bool = setting(
+        False,
+        "a connection that was idle for more than a second is pinged before it is lent; a fresher one "
+        "has its socket looked at, as always; one that has no socket to look at, as of an unknown "
+        "DBAPI, is pinged at each checkout",
+        TRUTH,
+    )
+    ping_after: float = setting(
+        60.0,
+        "a connection idle for more seconds is pinged before it is lent, because a network device that "
+        "forgot it leaves no sign on the socket; 0: at each checkout",
+        seconds("a number of seconds; math.inf for never"),
+    )
+    use_lifo: bool = setting(
+        True,
+        "lend the connection that was returned last; off keeps all of them busy, and so from being "
+        "surplus",
+        replace(TRUTH, takes_none=True),
+    )
+    cleaner: bool = setting(
+        True,
+        "close what is due by a hub timer; off: checkouts and returns do it",
+        FLAG,
+        is_final=True,
+    )
+    sizing: str | SizingPolicy = setting(
+        "adaptive",
+        'how many connections stay idle: `"adaptive"`, `"poisson"`, `"fixed"`, or a policy of '
+        "`geventpool.sizing`",
+        ANY_NAME,
+        is_sizing=True,
+        may_be_called=True,
+    )
+    breakeven: float | None = setting(
+        None,
+        "the one knob of `adaptive`: the seconds of idling that one connect is worth; `None`: 30",
+        or_none(seconds("a number of seconds above 0", least=1e-3)),
+        is_sizing=True,
+    )
+    reset_on_return: str | bool | None = setting(
+        "smart",
+        "a rollback only if the driver cannot rule out an open transaction; or always "
+        '`"rollback"`, `"commit"`, or `None`',
+        RESET,
+    )
+    connect_timeout: float = setting(
+        10.0,
+        "an attempt to connect that takes more seconds has failed",
+        seconds("a number of seconds above 0", least=1e-3),
+    )
+    cancel_deadline: float = setting(
+        5.0,
+        "an abandoned query is cancelled on the server; its place is free when the server has let go, "
+        "or after so many seconds; 0: it is not cancelled, and its place is free at once",
+        Kind(_read_cancel_deadline, float, "a number of seconds"),
+    )
+    reclaim_after: float | None = setting(
+        1.0,
+        "a connection whose greenlet has ended without giving it back, and that no other greenlet uses, "
+        "is reported, and closed after so many seconds; `None`: only reported",
+        or_none(seconds("a number of seconds, or None")),
+    )
+    max_waiting: int | None = setting(
+        None,
+        "longest line, not counting those for whom there is room to open; who would be beyond gets "
+        "`PoolOverloaded` at once; `None`: no limit",
+        or_none(WHOLE),
+    )
+    shed_after: float | None = setting(
+        None,
+        "a line that has not been empty for so many seconds is served newest first, and who has waited "
+        "for longer gets `PoolOverloaded`; `None`: never",
+        or_none(seconds("a number of seconds above 0, or None", least=1e-3)),
+    )
+    is_disconnect: Callable[[BaseException], object] | None = setting(
+        None,
+        "a function of the driver's error: True if it says that this server is no longer the one, so "
+        "that what was opened before is replaced; beside what the pool knows",
+        or_none(Kind(_read_function)),
+        may_be_called=True,
+    )
+    core_size: Knob = setting(
+        None,
+        "no connection is retired while the pool is no larger; this and the next three may be "
+        "functions, called at use",
+        or_none(ANY_WHOLE),
+        is_sizing=True,
+        may_be_called=True,
+    )
+    retire_interval: Knob = setting(
+        None,
+        "surplus connections are closed `retire_quantity` at a time, so many seconds apart, and none "
+        "before it has been idle for as long",
+        or_none(ANY_SECONDS),
+        is_sizing=True,
+        may_be_called=True,
+    )
+    retire_quantity: Knob = setting(
+        None,
+        "how many are closed at a time; `None`: 1",
+        or_none(ANY_WHOLE),
+        is_sizing=True,
+        may_be_called=True,
+    )
+    unload_timeout: Knob = setting(
+        None,
+        "above `core_size` a caller waits so many seconds for a return before a connection is opened "
+        "for it",
+        or_none(ANY_SECONDS),
+        is_sizing=True,
+        may_be_called=True,
+    )
 
     def __post_init__(self) -> None:
-        if self.max_size != math.inf:
-            _whole("max_size", self.max_size, 1)
-        _whole("min_idle", self.min_idle, 0)
+        for one in fields(self):
+            value = one.metadata["setting"].kind.read(one.name, getattr(self, one.name))
+            object.__setattr__(self, one.name, value)
         if self.min_idle > self.max_size:
             raise ConfigError(
                 "min_idle", self.min_idle, f"is above max_size={self.max_size:g}; lower it"
             )
-        self._read_as_queue_pool_does()
-        _seconds("ping_after", self.ping_after, "a number of seconds; math.inf for never")
-        _seconds("connect_timeout", self.connect_timeout, "a number of seconds above 0", least=1e-3)
-        _seconds("cancel_deadline", self.cancel_deadline, "a number of seconds; 0 to never cancel")
-        if self.cancel_deadline == math.inf:
-            raise ConfigError(
-                "cancel_deadline",
-                math.inf,
-                "give a number of seconds: a place is not held for ever",
-            )
-        if self.reclaim_after is not None:
-            _seconds("reclaim_after", self.reclaim_after, "a number of seconds, or None")
-        if self.max_waiting is not None:
-            _whole("max_waiting", self.max_waiting, 0)
-        if self.shed_after is not None:
-            _seconds("shed_after", self.shed_after, "a number of seconds above 0, or None", 1e-3)
-        if self.is_disconnect is not None and not callable(self.is_disconnect):
-            raise ConfigError(
-                "is_disconnect", self.is_disconnect, "give a function of an error, or None"
-            )
-        if not isinstance(self.cleaner, bool):
-            raise ConfigError("cleaner", self.cleaner, "give True or False")
-        if self.breakeven is not None:
-            _seconds("breakeven", self.breakeven, "a number of seconds above 0", least=1e-3)
         self.policy()
-
-    def _read_as_queue_pool_does(self) -> None:
-        """What `QueuePool` has, too, may be of any type that it can work with, and means the same."""
-        timeout = self.timeout
-        if timeout is not None:
-            timeout = _number("timeout", timeout, "a number of seconds, 0 to never wait, or None")
-            timeout = max(0, timeout) if timeout <= _MOST else math.inf
-        recycle = -1.0 if self.recycle != self.recycle else self.recycle  # NaN: never
-        recycle = _number("recycle", recycle, "a number of seconds, or -1 for never")
-        try:
-            reset = _RESETS[self.reset_on_return]
-        except (KeyError, TypeError):
-            raise ConfigError(
-                "reset_on_return",
-                self.reset_on_return,
-                "give 'smart', 'rollback', 'commit' or None",
-            ) from None
-        read = {
-            "timeout": timeout,
-            "recycle": -1 if recycle <= -1 else max(0, recycle),
-            "pre_ping": bool(self.pre_ping),
-            "use_lifo": bool(self.use_lifo),
-            "reset_on_return": reset,
-        }
-        for name, value in read.items():
-            object.__setattr__(self, name, value)
 
     @property
     def lifetime(self) -> float:
@@ -293,6 +337,45 @@ class PoolConfig:
         )
 
 
+_FIELDS: Final = {one.name: one.metadata["setting"] for one in fields(PoolConfig)}
+SETTINGS: Final[Mapping[str, Setting]] = {
+    **_FIELDS,
+    "pool_size": Setting(
+        None,
+        "with `max_overflow` the hard cap, as in `QueuePool`; 0: none",
+        or_none(ANY_WHOLE),
+    ),
+    "max_overflow": Setting(
+        None,
+        f"is added to `pool_size`; -1: no cap; {DEFAULT_MAX_OVERFLOW} if only that is given",
+        or_none(ANY_WHOLE),
+    ),
+    "profile": Setting(
+        None,
+        "a name of `geventpool.PROFILES`, such as `production`; other settings win over it",
+        ANY_NAME,
+    ),
+}
+"""What every way to a pool takes: the fields of `PoolConfig`, and what `make_config` makes of others."""
+
+PoolConfig.__doc__ = explain(PoolConfig.__doc__, _FIELDS)
+
+
+def shows_settings(door: T) -> T:
+    """Has `inspect.signature` and `help` show each setting where a class takes `**settings`."""
+    return show(door, SETTINGS, PoolConfig.__annotations__)
+
+
+def without_not_given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a `GeventPool` that were given."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if value is not NOT_GIVEN
+        and (value is not None or name not in SETTINGS or SETTINGS[name].kind.takes_none)
+    }
+
+
 def make_config(
     *,
     profile: str | None = None,
@@ -301,9 +384,9 @@ def make_config(
     max_size: float | None = None,
     **settings: Any,
 ) -> PoolConfig:
-    """Puts together what a user said, a profile and the defaults, in this order of precedence.
+    """Puts together what a user gave, a profile and the defaults, in this order of precedence.
 
-    `None` means "not said", except where `PoolConfig` gives it a meaning; there leaving it out does.
+    `None` means "not given", except where `PoolConfig` gives it a meaning; there leaving it out does.
 
     Args:
         profile: a name from `PROFILES`.
@@ -316,11 +399,8 @@ def make_config(
     Raises:
         ConfigError: naming the setting, its value and the cure.
     """
-    known = {field.name for field in fields(PoolConfig)}
-    for name in settings.keys() - known:
-        nearest = difflib.get_close_matches(
-            name, [*known, "pool_size", "max_overflow", "profile"], 1
-        )
+    for name in settings.keys() - SETTINGS.keys():
+        nearest = difflib.get_close_matches(name, SETTINGS, 1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(name, settings[name], f"there is no such setting{hint}")
     if max_size is not None and (pool_size is not None or max_overflow is not None):
@@ -359,11 +439,11 @@ def profile_settings(profile: str) -> Mapping[str, Any]:
         raise ConfigError("profile", profile, f"give one of {', '.join(PROFILES)}") from None
 
 
-def change(said: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a user has said in all, when new settings are said to a pool that runs.
+def change(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a user has given in all, when new settings are given to a pool that runs.
 
-    The new ones win; what they leave open stays as it was said before. A profile counts as all that it
-    sets, and a cap said in one way takes the place of one said in another.
+    The new ones win; what they leave open stays as it was given before. A profile counts as all that it
+    sets, and a cap given in one way takes the place of one given in another.
 
     Raises:
         ConfigError: there is no such profile.
@@ -372,7 +452,7 @@ def change(said: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, An
     profile = new.pop("profile", None)
     if profile is not None:
         new = {**_without(profile_settings(profile), {"echo"}), **new}
-    before = dict(said)
+    before = dict(given)
     if "max_size" in new:
         new = _without(new, {"pool_size", "max_overflow"} - settings.keys())
         before = _without(before, {"pool_size", "max_overflow"})
@@ -383,7 +463,7 @@ def change(said: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, An
 
 def split_cap(config: PoolConfig, pool_size: int | None) -> tuple[int, int]:
     """`pool_size` and `max_overflow` as `QueuePool` would show them for this configuration."""
-    size = config.max_size if pool_size is None else _number("pool_size", pool_size, "a number")
+    size = config.max_size if pool_size is None else read_number("pool_size", pool_size, "a number")
     if config.max_size == math.inf:
         return 0 if size == math.inf else math.ceil(size), -1
     shown = math.ceil(min(size, config.max_size))
@@ -396,10 +476,10 @@ def _without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, A
 
 def _cap(pool_size: Any, max_overflow: Any) -> float:
     """What `QueuePool` would open at most."""
-    size = _number("pool_size", 5 if pool_size is None else pool_size, "a number, 0 for no cap")
+    size = read_number("pool_size", 5 if pool_size is None else pool_size, "a number, 0 for no cap")
     overflow = DEFAULT_MAX_OVERFLOW if max_overflow is None else max_overflow
-    overflow = _number("max_overflow", overflow, "a number, -1 for no cap")
-    if size == 0 or overflow == -1 or size + overflow > _MOST:
+    overflow = read_number("max_overflow", overflow, "a number, -1 for no cap")
+    if size == 0 or overflow == -1 or size + overflow > MOST:
         return math.inf
     if size + overflow <= 0:
         name, other = (
@@ -408,28 +488,3 @@ def _cap(pool_size: Any, max_overflow: Any) -> float:
         value, beside = (max_overflow, size) if overflow < 0 else (pool_size, overflow)
         raise ConfigError(name, value, f"with {other}={beside} it leaves no room for a connection")
     return math.ceil(size + overflow)
-
-
-def _number(name: str, value: Any, wanted: str) -> float:
-    """A number of any kind: `QueuePool` asks nothing else of it. Also text, as an .ini has it."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if math.isnan(number):
-        raise ConfigError(name, value, f"give {wanted}")
-    return int(number) if number.is_integer() else number
-
-
-def _whole(name: str, value: object, least: float) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(name, value, "give a whole number")
-    if not least <= value <= _MOST:
-        raise ConfigError(name, value, f"give {least} or more, up to {_MOST:,}")
-
-
-def _seconds(name: str, value: object, wanted: str, least: float = 0.0) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(name, value, f"give {wanted}")
-    if not (least <= value <= _MOST or value == math.inf):
-        raise ConfigError(name, value, f"give {wanted}")

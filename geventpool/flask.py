@@ -27,7 +27,7 @@ from flask.globals import app_ctx
 from sqlalchemy.pool import Pool
 
 from geventpool import sqlalchemy as door
-from geventpool.config import make_config
+from geventpool.config import make_config, shows_settings
 from geventpool.errors import ConfigError
 from geventpool.recorder import record
 from geventpool.sqlalchemy.memory import why_kept
@@ -51,6 +51,7 @@ NOT_THE_POOLS = frozenset({"echo", "logging_name", "observe", "record"})
 logger = logging.getLogger("geventpool.flask")
 
 
+@shows_settings
 class GeventPool:
     """Puts each engine of an application's Flask-SQLAlchemy, one per bind, on a geventpool.
 
@@ -74,7 +75,7 @@ class GeventPool:
     Args:
         app: the application to set up now; without it, call `init_app`.
         db: the application's Flask-SQLAlchemy object; without it, the one registered there.
-        **settings: arguments of `geventpool.sqlalchemy.GeventPool`.
+        **settings: each with its meaning.
 
     Raises:
         ConfigError: `app` or `db` is something else, or a setting is not right.
@@ -223,18 +224,18 @@ def _observing(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     Raises:
         ConfigError: it is neither a yes or a no nor settings of `geventpool.observe.attach`.
     """
-    said = settings.get("observe")
-    if said is None or said is False:
+    given = settings.get("observe")
+    if given is None or given is False:
         return None
-    if said is True:
+    if given is True:
         return {}
-    if isinstance(said, Mapping):
+    if isinstance(given, Mapping):
         from geventpool.observe import make_settings
 
-        make_settings(**said)
-        return dict(said)
+        make_settings(**given)
+        return dict(given)
     cure = "give True, or a dict of settings of geventpool.observe.attach"
-    raise ConfigError("observe", said, cure)
+    raise ConfigError("observe", given, cure)
 
 
 def _publish(app: Flask) -> None:

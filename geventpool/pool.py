@@ -25,7 +25,7 @@ from typing import Any
 from gevent import getcurrent
 
 from . import drivers
-from .config import SIZING, PoolConfig, change, make_config
+from .config import SETTINGS, PoolConfig, change, make_config, shows_settings
 from .core import stacks, threads
 from .core.clock import Clock
 from .core.entry import IN_USE, Entry
@@ -39,6 +39,7 @@ from .drivers.ghosts import Ghost
 from .drivers.libpq import forget_hanging
 from .drivers.undertaker import Undertaker
 from .errors import ConfigError, PoolClosed
+from .setting import NOT_GIVEN, read_number
 
 log = logging.getLogger("geventpool")
 
@@ -49,10 +50,8 @@ _NEXT_RETURN = 0.25
 # An enum's members are dear to look up.
 CLEAN, UNKNOWN, BROKEN = State.CLEAN, State.UNKNOWN, State.BROKEN
 
-_UNSAID: Any = object()
 
-
-class Door:
+class BasePool:
     """What every kind of pool offers its user beside connections: figures, and settings at run time.
 
     Attributes:
@@ -62,28 +61,32 @@ class Door:
 
     core: ResourcePool
     config: PoolConfig
-    _said: dict[str, Any]  # what the user has said of the settings
+    _given: dict[str, Any]  # the settings that the user has given
     _is_shared: bool | None = None  # of a database in memory: by several connections; None: no such
     _database: tuple[int, Any] | None = None  # the connection that is one, and its process
+
+    def __repr__(self) -> str:
+        return repr(self.core)
 
     def configure(self, **settings: Any) -> None:
         """Changes settings while the pool runs. Never switches greenlets.
 
         Args:
-            **settings: as at construction; what is not said stays as it is.
+            **settings: as at construction; what is not given stays as it is.
 
         Raises:
             ConfigError: nothing has been changed then.
         """
-        if "cleaner" in settings:
-            raise ConfigError(
-                "cleaner", settings["cleaner"], "can only be set when the pool is made"
-            )
-        said = change(self._said, settings)
-        config = make_config(**said)
-        self._said = said
+        known = settings.keys() & SETTINGS.keys()
+        for name in known:
+            if SETTINGS[name].is_final:
+                cure = "can only be set when the pool is made"
+                raise ConfigError(name, settings[name], cure)
+        given = change(self._given, settings)
+        config = make_config(**given)
+        self._given = given
         self.config = config if self._is_shared is None else config.for_memory(self._is_shared)
-        is_sized_anew = settings.keys() & SIZING
+        is_sized_anew = any(SETTINGS[name].is_sizing for name in known)
         self.core.configure(self.config, config.policy() if is_sized_anew else None)
 
     def resize(self, max_size: float) -> None:
@@ -99,8 +102,12 @@ class Door:
         return self.core.stats()
 
     def drain(self, timeout: float) -> bool:
-        """Waits up to `timeout` seconds until nothing is in use. Switches greenlets."""
-        return self.core.drain(timeout)
+        """Waits up to `timeout` seconds until nothing is in use. Switches greenlets.
+
+        Raises:
+            ConfigError: `timeout` is no number.
+        """
+        return self.core.drain(read_number("timeout", timeout, "a number of seconds"))
 
     def close(self) -> None:
         """Closes what is idle, refuses new callers; what is in use is closed when it comes back."""
@@ -179,7 +186,7 @@ class ConnectionHandlers(Handlers):
     """How the core treats a DBAPI connection, as far as the driver's file knows.
 
     Args:
-        door: whose connections.
+        pool: whose connections.
         open_one: opens what the core is to treat.
         connect: opens a DBAPI connection beside the pool, through which a query is cancelled where the
             database has no other way, and none of the pool's own connections comes back.
@@ -190,8 +197,10 @@ class ConnectionHandlers(Handlers):
 
     connection_of: Callable[[Any], Any]
 
-    def __init__(self, door: Door, open_one: Callable[[], Any], connect: Callable[[], Any]) -> None:
-        self._door = door
+    def __init__(
+        self, pool: BasePool, open_one: Callable[[], Any], connect: Callable[[], Any]
+    ) -> None:
+        self._pool = pool
         self._open_one = open_one
         self.connection_of = lambda connection: connection
         # What is asked of the server for the pool's own purposes is nothing that a tracer has to see.
@@ -209,18 +218,18 @@ class ConnectionHandlers(Handlers):
 
     def ghost(self, connection: Any) -> Ghost | None:
         """What the server may still do for a connection that was left in mid-query."""
-        if not self._door.config.cancel_deadline:
+        if not self._pool.config.cancel_deadline:
             return None
         return drivers.driver_for(connection).ghost(connection)
 
     def lay(self, ghost: Ghost) -> bool:
         """Has the server stop, and waits until it has. Switches greenlets."""
-        return self._undertaker.lay(ghost, self._door.config.cancel_deadline)
+        return self._undertaker.lay(ghost, self._pool.config.cancel_deadline)
 
     @contextlib.contextmanager
     def _lend_first(self) -> Iterator[Any]:
         """One of the pool's own connections, before anybody in line; `None` if none comes in time."""
-        core = self._door.core
+        core = self._pool.core
         entry = core.acquire_first(_NEXT_RETURN)
         try:
             connection = None if entry is None else self.connection_of(entry.resource)
@@ -267,7 +276,7 @@ class ConnectionHandlers(Handlers):
 
     def is_clean(self, connection: Any) -> bool:
         """If `smart`: does the driver know that no transaction is open?"""
-        style = self._door.config.reset_on_return
+        style = self._pool.config.reset_on_return
         if style == "smart":
             return by_class[type(connection)].state(connection) is CLEAN
         return style is None and not self._is_broken(connection)
@@ -280,7 +289,7 @@ class ConnectionHandlers(Handlers):
         driver = by_class[type(connection)]
         if driver.state(connection) is BROKEN:
             return False
-        is_commit = self._door.config.reset_on_return == "commit"
+        is_commit = self._pool.config.reset_on_return == "commit"
         try:
             (connection.commit if is_commit else connection.rollback)()
         except Exception:
@@ -405,14 +414,15 @@ class PooledConnection:
             self._pool.core.abandon(entry)
 
 
-class ConnectionPool(Door):
+@shows_settings
+class ConnectionPool(BasePool):
     """A pool of DBAPI connections.
 
     Args:
         connect: opens a connection, without arguments.
         name: for messages and figures; by default that of the function's module.
         clock: for tests: a `geventpool.testing.FakeClock`.
-        **settings: see `geventpool.config.PoolConfig`, `profile`, `pool_size` and `max_overflow`.
+        **settings: each with its meaning.
 
     Raises:
         ConfigError: a setting cannot be used.
@@ -430,7 +440,7 @@ class ConnectionPool(Door):
             raise ConfigError("connect", connect, "give a function that opens a connection")
         if name is not None and not isinstance(name, str):
             raise ConfigError("name", name, "give text")
-        self._said = settings
+        self._given = settings
         self.config = make_config(**settings)
         self._connect = connect
         self.core = ResourcePool(
@@ -441,7 +451,7 @@ class ConnectionPool(Door):
             clock=clock,
         )
 
-    def connection(self, timeout: float | None = _UNSAID) -> PooledConnection:
+    def connection(self, timeout: float | None = NOT_GIVEN) -> PooledConnection:
         """Lends a connection. Never switches greenlets when one is idle.
 
         Args:
@@ -453,7 +463,7 @@ class ConnectionPool(Door):
             PoolClosed: the pool is closed.
             Exception: what the driver raised when it could not connect.
         """
-        entry = self.core.acquire(self.config.timeout if timeout is _UNSAID else timeout)
+        entry = self.core.acquire(self.config.timeout if timeout is NOT_GIVEN else timeout)
         pooled = PooledConnection(self, entry)
         listener = self.core.listener
         if listener is not None:
@@ -467,9 +477,6 @@ class ConnectionPool(Door):
     def status(self) -> str:
         """All figures in one line."""
         return self.core.status()
-
-    def __repr__(self) -> str:
-        return repr(self.core)
 
     def _open(self) -> Any:
         connection = self._connected(self._connect)

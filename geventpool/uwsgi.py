@@ -20,7 +20,7 @@ import gevent
 
 import geventpool
 from geventpool.core.drain import drain_and_close
-from geventpool.errors import ConfigError
+from geventpool.setting import read_seconds
 
 __all__ = ["drain_at_exit"]
 
@@ -43,8 +43,7 @@ def drain_at_exit(timeout: float = 10.0) -> None:
     Raises:
         ConfigError: `timeout` isn't a number of seconds from 0 up.
     """
-    if not 0.0 <= timeout < float("inf"):
-        raise ConfigError("timeout", timeout, "give a number of seconds, 0 or more")
+    read_seconds("timeout", timeout, may_be_endless=False)
     try:
         uwsgi: Any = import_module("uwsgi")  # uWSGI's own, there is none to install
     except ImportError:

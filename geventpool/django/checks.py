@@ -31,14 +31,14 @@ def check_settings(app_configs: object, **_: object) -> list[CheckMessage]:
     found: list[CheckMessage] = []
     pooled = False
     for alias in connections:
-        said = connections.settings[alias]
+        given = connections.settings[alias]
         if is_ours(alias):
             pooled = True
-            found += _of_alias(alias, said)
-        elif "POOL" in said:
+            found += _of_alias(alias, given)
+        elif "POOL" in given:
             found.append(
                 Warning(
-                    f"DATABASES[{alias!r}] has a POOL, but its ENGINE {said['ENGINE']!r} has none.",
+                    f"DATABASES[{alias!r}] has a POOL, but its ENGINE {given['ENGINE']!r} has none.",
                     hint="ENGINE = 'geventpool.django.mysql', '.postgresql', '.postgis' or '.mysql_gis'",
                     id="geventpool.W001",
                 )
@@ -58,15 +58,15 @@ def is_ours(alias: str) -> bool:
         return False  # such as another alias whose driver is not installed; Django tells it
 
 
-def _of_alias(alias: str, said: Any) -> Iterator[CheckMessage]:
+def _of_alias(alias: str, given: Any) -> Iterator[CheckMessage]:
     try:
-        make_config(**read(alias, said).said)
+        make_config(**read(alias, given).given)
     except ImproperlyConfigured as error:
         yield Error(str(error), id="geventpool.E001")
-    if said["CONN_MAX_AGE"] != 0:
+    if given["CONN_MAX_AGE"] != 0:
         yield Warning(
-            f"DATABASES[{alias!r}]['CONN_MAX_AGE'] is {said['CONN_MAX_AGE']!r}: a greenlet then keeps its "
-            "connection between two requests, when others could use it.",
+            f"DATABASES[{alias!r}]['CONN_MAX_AGE'] is {given['CONN_MAX_AGE']!r}: a greenlet then keeps "
+            "its connection between two requests, when others could use it.",
             hint="Leave it out (0): giving a connection back costs no round trip, and it stays open.",
             id="geventpool.W002",
         )
@@ -115,14 +115,14 @@ def check_server(
     most: dict[Any, float] = defaultdict(float)
     asked: dict[Any, str] = {}
     for alias in connections:
-        said = connections.settings[alias]
+        given = connections.settings[alias]
         if not is_ours(alias):
             continue
         try:
-            size = make_config(**read(alias, said).said).max_size
+            size = make_config(**read(alias, given).given).max_size
         except ImproperlyConfigured:
             continue  # another check's
-        server = registry.database_of(said)[:2]
+        server = registry.database_of(given)[:2]
         most[server] += size
         if alias in (databases or ()):
             asked[server] = alias

@@ -40,11 +40,11 @@ def attach(alias: str, settings: Settings) -> Observer:
     return _watch(pool, settings)
 
 
-def attach_as_said(pool: AliasPool, said: bool | Mapping[str, Any]) -> None:
+def attach_as_given(pool: AliasPool, given: bool | Mapping[str, Any]) -> None:
     """Watches a new pool whose settings say `"observe"`, and publishes what it learns. Never switches."""
     from geventpool.observe import files
 
-    chosen = dict(said) if isinstance(said, Mapping) else {}
+    chosen = dict(given) if isinstance(given, Mapping) else {}
     publishes = chosen.pop("publish", True)
     _watch(pool, Settings(**chosen))
     if publishes and files.publisher() is None:

@@ -141,10 +141,10 @@ class AliasPool(ConnectionPool):
         self.database = database
         self.pings = settings.pings
         self.is_dynamic = settings.is_dynamic
-        self._read = settings.said  # what `configure` and `resize` say beside them stays
+        self._read = settings.given  # what `configure` and `resize` are given beside them stays
         self.server: dict[str, Any] = {}
         self._sessions: WeakKeyDictionary[Entry, Session] = WeakKeyDictionary()
-        super().__init__(opener.open_connection, name=alias, **settings.said)
+        super().__init__(opener.open_connection, name=alias, **settings.given)
 
     def lend(self, is_new: bool = True) -> Loan:
         """Lends a connection. Never switches greenlets when one is idle.
@@ -170,14 +170,14 @@ class AliasPool(ConnectionPool):
         """Reads settings that are functions anew. Never switches."""
         settings = pool_settings.read(self.alias, settings_dict)
         self.pings = settings.pings
-        if settings.said != self._read:
+        if settings.given != self._read:
             changed = {
                 name: value
-                for name, value in settings.said.items()
+                for name, value in settings.given.items()
                 if name not in self._read or self._read[name] != value
             }
             self.configure(**changed)
-            self._read = settings.said
+            self._read = settings.given
 
     def disconnect(self) -> None:
         """Closes what is idle, now, and what is in use when it comes back. May switch greenlets."""
@@ -191,26 +191,26 @@ def pool_of(wrapper: Any) -> AliasPool:
     Raises:
         PoolImproperlyConfigured: its settings cannot be used.
     """
-    said = wrapper.settings_dict
-    options = said["OPTIONS"]
+    given = wrapper.settings_dict
+    options = given["OPTIONS"]
     key = (
         wrapper.alias,
-        said["NAME"],
-        said["USER"],
-        said["PASSWORD"],
-        said["HOST"],
-        said["PORT"],
+        given["NAME"],
+        given["USER"],
+        given["PASSWORD"],
+        given["HOST"],
+        given["PORT"],
         repr(options) if options else "",
         type(wrapper),
     )
     found = _pools.get(key)
     if found is None:
-        settings = pool_settings.read(wrapper.alias, said)
-        found = AliasPool(wrapper.alias, settings, wrapper.copy(), database_of(said))
+        settings = pool_settings.read(wrapper.alias, given)
+        found = AliasPool(wrapper.alias, settings, wrapper.copy(), database_of(given))
         _have_observed(found, settings)
         _pools[key] = found
     elif found.is_dynamic:
-        found.refresh(said)
+        found.refresh(given)
     return found
 
 
@@ -219,9 +219,9 @@ def _have_observed(pool: AliasPool, settings: PoolSettings) -> None:
     if follow is not None:
         follow(pool)
     elif settings.observe:
-        from .observing import attach_as_said
+        from .observing import attach_as_given
 
-        attach_as_said(pool, settings.observe)
+        attach_as_given(pool, settings.observe)
 
 
 def pools() -> list[AliasPool]:
@@ -243,9 +243,9 @@ def pool(alias: str = "default") -> AliasPool:
     return pool_of(wrapper)
 
 
-def database_of(said: Mapping[str, Any], name: str | None = None) -> tuple[Any, ...]:
+def database_of(given: Mapping[str, Any], name: str | None = None) -> tuple[Any, ...]:
     """By which pools to one database are recognised, whatever their alias."""
-    return said["HOST"], str(said["PORT"]), said["NAME"] if name is None else name
+    return given["HOST"], str(given["PORT"]), given["NAME"] if name is None else name
 
 
 def disconnect(database: tuple[Any, ...], forget: bool = False) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 from geventpool.config import PROFILES as OURS
-from geventpool.config import PoolConfig, make_config
+from geventpool.config import SETTINGS, make_config
 from geventpool.errors import ConfigError
+from geventpool.setting import NOT_GIVEN
 
 from .errors import PoolImproperlyConfigured
 
@@ -51,8 +52,6 @@ KNOBS: Final = {
 }
 """The ancestor's name of a setting, and ours."""
 
-# They are called by the sizing policy, and for each error.
-_OWN_FUNCTIONS: Final = frozenset({*KNOBS.values(), "is_disconnect"})
 _OTHERS: Final = (
     "django_pre_ping",
     "django_reset_on_return",
@@ -60,7 +59,6 @@ _OTHERS: Final = (
     "observe",
     "use_threadlocal",
 )
-_UNSAID: Any = object()
 
 
 @dataclass(frozen=True)
@@ -68,13 +66,13 @@ class PoolSettings:
     """The settings of an alias, read.
 
     Attributes:
-        said: what `geventpool.ConnectionPool` is to be given.
+        given: what `geventpool.ConnectionPool` is to be given.
         pings: a connection is pinged by Django's own means before it is used.
         is_dynamic: there are functions among them, so that they are read again at each use.
         observe: whether the pool is observed, or how: settings of `geventpool.observe.attach`.
     """
 
-    said: Mapping[str, Any]
+    given: Mapping[str, Any]
     pings: bool
     is_dynamic: bool
     observe: bool | Mapping[str, Any] = False
@@ -113,29 +111,30 @@ def read(alias: str, settings_dict: Mapping[str, Any]) -> PoolSettings:
 
 
 def _read(given: dict[str, Any]) -> PoolSettings:
-    said = _with_profile(given)
+    given = _with_profile(given)
     is_dynamic = False
-    for name, value in said.items():
-        if callable(value) and name not in (*KNOBS, *_OWN_FUNCTIONS, "sizing"):
+    for name, value in given.items():
+        known = SETTINGS.get(KNOBS.get(name, name))
+        if callable(value) and not (known and known.may_be_called):
             is_dynamic = True
-            said[name] = value()
-    _refuse_unknown(said)
-    _drop_what_has_no_meaning(said)
-    pings = _flag(said, "django_pre_ping", False)
-    observe = _observe(said)
-    _translate_reset(said)
+            given[name] = value()
+    _refuse_unknown(given)
+    _drop_what_has_no_meaning(given)
+    pings = _flag(given, "django_pre_ping", False)
+    observe = _observe(given)
+    _translate_reset(given)
     for theirs, ours in KNOBS.items():
-        if theirs in said:
-            if ours in said:
+        if theirs in given:
+            if ours in given:
                 raise ConfigError(
-                    theirs, said[theirs], f"says the same as {ours}; give one of them"
+                    theirs, given[theirs], f"says the same as {ours}; give one of them"
                 )
-            said[ours] = said.pop(theirs)
-            said.setdefault(
+            given[ours] = given.pop(theirs)
+            given.setdefault(
                 "sizing", "fixed"
             )  # what idles beyond the core goes at their pace alone
-    make_config(**said)
-    return PoolSettings(said, pings, is_dynamic, observe)
+    make_config(**given)
+    return PoolSettings(given, pings, is_dynamic, observe)
 
 
 def _with_profile(given: dict[str, Any]) -> dict[str, Any]:
@@ -160,43 +159,42 @@ def _with_profile(given: dict[str, Any]) -> dict[str, Any]:
     return {**chosen, **rest}
 
 
-def _refuse_unknown(said: Mapping[str, Any]) -> None:
-    known = {field.name for field in fields(PoolConfig)}
-    known |= {"pool_size", "max_overflow", "profile", "django_pool_class", *KNOBS, *_OTHERS}
-    for name in said.keys() - known:
+def _refuse_unknown(given: Mapping[str, Any]) -> None:
+    known = {*SETTINGS, "django_pool_class", *KNOBS, *_OTHERS}
+    for name in given.keys() - known:
         nearest = difflib.get_close_matches(str(name), sorted(known), 1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ConfigError(name, said[name], f"there is no such setting{hint}")
+        raise ConfigError(name, given[name], f"there is no such setting{hint}")
 
 
-def _drop_what_has_no_meaning(said: dict[str, Any]) -> None:
+def _drop_what_has_no_meaning(given: dict[str, Any]) -> None:
     """Parameters that SQLAlchemy's pool needed: what they asked for is so here, or cannot be."""
     # A greenlet's wrapper keeps its connection until it closes it: that is what True asked for.
-    _flag(said, "use_threadlocal", False)
-    dialect = said.pop("dialect", None)
+    _flag(given, "use_threadlocal", False)
+    dialect = given.pop("dialect", None)
     if dialect is not None:
         raise ConfigError(
             "dialect", dialect, "leave it out: pre_ping and django_pre_ping work without one"
         )
-    if "django_pool_class" in said:
+    if "django_pool_class" in given:
         raise ConfigError(
             "django_pool_class",
-            said["django_pool_class"],
+            given["django_pool_class"],
             "leave it out: the ENGINE has its pool, and django_core_pool_size and its like work with it",
         )
 
 
-def _translate_reset(said: dict[str, Any]) -> None:
+def _translate_reset(given: dict[str, Any]) -> None:
     """`django_reset_on_return` rolls back when necessary, SQLAlchemy's setting always (or never)."""
-    by_django = _flag(said, "django_reset_on_return", None)
-    if by_django is not None and said.get("reset_on_return") is None:
-        never = "reset_on_return" in said
-        said["reset_on_return"] = "smart" if by_django else None if never else "rollback"
+    by_django = _flag(given, "django_reset_on_return", None)
+    if by_django is not None and given.get("reset_on_return") is None:
+        never = "reset_on_return" in given
+        given["reset_on_return"] = "smart" if by_django else None if never else "rollback"
 
 
-def _observe(said: dict[str, Any]) -> bool | Mapping[str, Any]:
+def _observe(given: dict[str, Any]) -> bool | Mapping[str, Any]:
     """Whether, and how."""
-    value = said.pop("observe", None)
+    value = given.pop("observe", None)
     if not value:
         return False
     if value is not True and not isinstance(value, Mapping):
@@ -214,10 +212,10 @@ def _observe(said: dict[str, Any]) -> bool | Mapping[str, Any]:
     return value
 
 
-def _flag(said: dict[str, Any], name: str, unsaid: Any) -> Any:
-    value = said.pop(name, _UNSAID)
-    if value is _UNSAID:
-        return unsaid
+def _flag(given: dict[str, Any], name: str, default: Any) -> Any:
+    value = given.pop(name, NOT_GIVEN)
+    if value is NOT_GIVEN:
+        return default
     if value is None:
         return False
     if not isinstance(value, bool):

@@ -144,8 +144,8 @@ class _Value:
             )
         self._last = value
 
-    def get(self, unsaid: float) -> float:
-        """The number; `unsaid` if there is none."""
+    def get(self, default: float) -> float:
+        """The number; `default` if there is none."""
         if self._function is not None:
             try:
                 value = self._function()
@@ -153,7 +153,7 @@ class _Value:
                 value = None
             if _is_usable(value):
                 self._last = value
-        return unsaid if self._last is None else self._last
+        return default if self._last is None else self._last
 
 
 def _is_usable(value: object) -> bool:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any, cast
 
 from sqlalchemy import URL, CreateEnginePlugin, Engine
 from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.pool.base import reset_rollback
-from sqlalchemy.util import asbool, get_cls_kwargs
+from sqlalchemy.util import get_cls_kwargs
 
-from ..config import make_config
+from ..config import SETTINGS, make_config
 from ..errors import ConfigError
 from .memory import why_kept
 from .pool import GeventPool
@@ -49,8 +48,8 @@ def wrap(engine: Engine, **settings: Any) -> Engine:
     make_config(**settings)  # also refuses what is no setting
     queue: Any = getattr(old, "_pool", None)
     overflow = getattr(old, "_max_overflow", None)
-    said_cap = settings.keys() & {"pool_size", "max_overflow", "max_size", "profile"}
-    if hasattr(queue, "maxsize") and overflow is not None and not said_cap:
+    given_cap = settings.keys() & {"pool_size", "max_overflow", "max_size", "profile"}
+    if hasattr(queue, "maxsize") and overflow is not None and not given_cap:
         settings = {"pool_size": queue.maxsize, "max_overflow": overflow, **settings}
     new = GeventPool(
         old._creator,
@@ -124,34 +123,6 @@ def _said_instead(kwargs: dict[str, Any]) -> str | None:
     return f"poolclass={getattr(kind, '__name__', kind)}"
 
 
-_PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
-    **dict.fromkeys(
-        ("pool_size", "max_overflow", "min_idle", "max_waiting", "core_size", "retire_quantity"),
-        (int, "a whole number"),
-    ),
-    "max_size": (lambda text: float(text) if text == "inf" else int(text), "a whole number or inf"),
-    **dict.fromkeys(
-        (
-            "breakeven",
-            "cancel_deadline",
-            "connect_timeout",
-            "ping_after",
-            "recycle",
-            "retire_interval",
-            "shed_after",
-            "unload_timeout",
-        ),
-        (float, "a number of seconds"),
-    ),
-    **dict.fromkeys(
-        ("timeout", "reclaim_after"),
-        (lambda text: None if text == "none" else float(text), "a number of seconds or none"),
-    ),
-    **dict.fromkeys(("pre_ping", "use_lifo", "cleaner"), (asbool, "true or false")),
-    **dict.fromkeys(("profile", "sizing", "reset_on_return"), (str, "a name")),
-}
-
-
 def _parse(key: str, text: str) -> Any:
     """One setting of a URL.
 
@@ -159,11 +130,11 @@ def _parse(key: str, text: str) -> Any:
         ConfigError: there is no such setting, or it cannot be read.
     """
     name = key[len(_PREFIX) :]
-    if name not in _PARSERS:
-        known = ", ".join(_PREFIX + known for known in sorted(_PARSERS))
+    kind = SETTINGS[name].kind if name in SETTINGS else None
+    if kind is None or kind.parse is None:
+        known = ", ".join(_PREFIX + one for one in sorted(SETTINGS) if SETTINGS[one].kind.parse)
         raise ConfigError(key, text, f"there is no such option of the URL; give one of {known}")
-    parser, wanted = _PARSERS[name]
     try:
-        return parser(text)
+        return kind.parse(text)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ConfigError(key, text, f"give {wanted}") from None
+        raise ConfigError(key, text, f"give {kind.wanted}") from None

@@ -17,10 +17,11 @@ _REPLACED = ("abandoned", "expired", "dead", "invalidated", "check interrupted")
 class RecordHandlers(ConnectionHandlers):
     """How the core treats a record: as its connection, through SQLAlchemy's events and dialect."""
 
+    _pool: GeventPool
+
     def __init__(self, pool: GeventPool) -> None:
         super().__init__(pool, pool._open_record, lambda: pool._invoke_creator(cast(Any, None)))
         self.connection_of = getter("dbapi_connection")
-        self._pool = pool
 
     def close(self, record: Any, cause: str) -> None:
         # Like QueuePool: what takes the place of a connection that is no good keeps its record, and

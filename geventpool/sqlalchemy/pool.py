@@ -20,13 +20,20 @@ from sqlalchemy.pool.base import (
 )
 
 from .. import drivers
-from ..config import PoolConfig, make_config, profile_settings, split_cap
+from ..config import (
+    PoolConfig,
+    make_config,
+    profile_settings,
+    shows_settings,
+    split_cap,
+    without_not_given,
+)
 from ..core import stacks
 from ..core.entry import IN_USE, Entry
 from ..core.pool import ResourcePool
 from ..errors import PoolTimeout
-from ..pool import Door
-from ..sizing.paced import Knob
+from ..pool import BasePool
+from ..setting import NOT_GIVEN
 from . import memory
 from .errors import TWINS, kill_behind
 from .handlers import RecordHandlers
@@ -36,12 +43,18 @@ stacks.MACHINERY.add("sqlalchemy")
 
 _STYLES = {"rollback": reset_rollback, "commit": reset_commit, None: reset_none}
 _LONGEST_CONNECT = 30.0
-_UNSAID: Any = "unsaid"
 _NOTHING: dict[int, bool] = {}
 _new: Callable[[type[Fairy]], Fairy] = object.__new__
 
 
-class GeventPool(Door, Pool):
+class _Arguments:
+    """Where `create_engine` finds the settings: it looks in the bases of a class with a `**settings`."""
+
+    __init__ = PoolConfig.__init__
+
+
+@shows_settings
+class GeventPool(BasePool, _Arguments, Pool):
     """A `sqlalchemy.pool.Pool` that sizes itself, for programs on gevent.
 
     Without arguments there is nothing to tune. All arguments of `QueuePool` are taken, with their
@@ -50,33 +63,11 @@ class GeventPool(Door, Pool):
 
     Args:
         creator: opens a DBAPI connection; `create_engine` gives it.
-        pool_size: with `max_overflow` the hard cap; 0: none.
-        max_overflow: added to `pool_size`; -1: no cap. 10 if only `pool_size` is given.
-        timeout: seconds to wait for a connection, connecting included; 0: do not wait; `None`: for
-            ever. 30 by default.
-        use_lifo: lend the connection that was returned last. `False` keeps all of them in turn, and
-            so from ever being surplus.
-        max_size: the hard cap itself.
-        min_idle: never close idle connections below this size; `warm_up` opens as many ahead.
-        sizing: `"adaptive"`, `"poisson"`, `"fixed"` or a policy of `geventpool.sizing`.
-        breakeven: seconds of idling that one connect is worth.
-        ping_after: a connection idle for more seconds is pinged before it is lent.
-        cleaner: close idle connections by a hub timer.
-        profile: a name of `geventpool.config.PROFILES`; other arguments win over it.
-        recycle: as in `QueuePool`.
         echo: as in `QueuePool`.
         logging_name: as in `QueuePool`.
-        reset_on_return: `"smart"` (default), or as in `QueuePool`.
-        connect_timeout: an attempt to connect that takes longer has failed.
-        cancel_deadline: for how long an abandoned query keeps its place while it is cancelled.
-        reclaim_after: a connection whose greenlet has ended is taken back after so many seconds.
-        max_waiting: longest line of callers.
-        shed_after: refuse early when the line has stood for so many seconds.
-        is_disconnect: True for an error of the driver's: the server is no longer the one.
-        core_size, retire_interval, retire_quantity, unload_timeout: as in `geventpool.sizing.paced`.
         events: as in `QueuePool`.
         dialect: as in `QueuePool`.
-        pre_ping: as in `QueuePool`, but of what was used in the last second the socket is looked at.
+        **settings: each with its meaning.
 
     Raises:
         ConfigError: an argument cannot be used.
@@ -87,67 +78,31 @@ class GeventPool(Door, Pool):
     def __init__(
         self,
         creator: Callable[..., Any],
+        # The next four are in QueuePool's order.
         pool_size: int | None = None,
         max_overflow: int | None = None,
-        timeout: float | str | None = "unsaid",
-        use_lifo: bool | None = _UNSAID,
+        timeout: float | str | None = NOT_GIVEN,
+        use_lifo: bool | None = NOT_GIVEN,
         # Not keyword-only, because create_engine finds the arguments that it may pass on by reading
         # the positional ones.
-        max_size: float | None = None,
-        min_idle: int | None = None,
-        sizing: Any = None,
-        breakeven: float | None = None,
-        ping_after: float | None = None,
-        cleaner: bool | None = None,
         profile: str | None = None,
-        recycle: float | None = None,
         echo: Any = None,
         logging_name: str | None = None,
-        reset_on_return: Any = "smart",
-        connect_timeout: float | None = None,
-        cancel_deadline: float | None = None,
-        reclaim_after: float | None = _UNSAID,
-        max_waiting: int | None = None,
-        shed_after: float | None = None,
-        is_disconnect: Any = None,
-        core_size: Knob = None,
-        retire_interval: Knob = None,
-        retire_quantity: Knob = None,
-        unload_timeout: Knob = None,
         events: Any = None,
         dialect: Any = None,
-        pre_ping: bool | None = None,
         _dispatch: Any = None,
+        **settings: Any,
     ) -> None:
-        said = {
+        given = {
             "profile": profile,
             "pool_size": pool_size,
             "max_overflow": max_overflow,
-            "max_size": max_size,
-            "min_idle": min_idle,
-            "sizing": sizing,
-            "breakeven": breakeven,
-            "ping_after": ping_after,
-            "cleaner": cleaner,
-            "recycle": recycle,
-            "pre_ping": pre_ping,
-            "connect_timeout": connect_timeout,
-            "cancel_deadline": cancel_deadline,
-            "max_waiting": max_waiting,
-            "shed_after": shed_after,
-            "is_disconnect": is_disconnect,
-            "core_size": core_size,
-            "retire_interval": retire_interval,
-            "retire_quantity": retire_quantity,
-            "unload_timeout": unload_timeout,
+            "timeout": timeout,
+            "use_lifo": use_lifo,
+            **settings,
         }
-        self._said = {name: value for name, value in said.items() if value is not None}
-        self._said["reset_on_return"] = _reset_name(reset_on_return)
-        may_be_none = {"timeout": timeout, "use_lifo": use_lifo, "reclaim_after": reclaim_after}
-        for name, value in may_be_none.items():
-            if value != _UNSAID:
-                self._said[name] = value
-        self.config = config = make_config(**self._said)
+        self._given = without_not_given(given)
+        self.config = config = make_config(**self._given)
         if echo is None and profile is not None:
             echo = profile_settings(profile).get("echo")
         Pool.__init__(
@@ -217,7 +172,7 @@ class GeventPool(Door, Pool):
         self.logger.info("Pool recreating")
         new = self.__class__(
             self._creator,
-            **self._said,
+            **self._given,
             echo=self.echo,
             logging_name=self._orig_logging_name,
             dialect=self._dialect,
@@ -259,7 +214,7 @@ class GeventPool(Door, Pool):
 
     def size(self) -> int:
         """`pool_size`; the hard cap if it was not given; 0 for no cap."""
-        return split_cap(self.config, self._said.get("pool_size"))[0]
+        return split_cap(self.config, self._given.get("pool_size"))[0]
 
     def timeout(self) -> float | None:
         """Seconds that a caller waits at most."""
@@ -437,9 +392,3 @@ class GeventPool(Door, Pool):
 def _sqlalchemys(config: PoolConfig) -> Any:
     """What SQLAlchemy's own code is to do on return: where it would roll back, we may know better."""
     return "rollback" if config.reset_on_return == "smart" else config.reset_on_return
-
-
-def _reset_name(value: Any) -> Any:
-    """SQLAlchemy's enum of reset styles, as `recreate` and old code may pass it, by its name."""
-    name = getattr(value, "name", None)
-    return name.removeprefix("reset_") if isinstance(name, str) else value

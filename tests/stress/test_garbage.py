@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from geventpool import ConnectionPool, PoolTimeout
-from geventpool.pool import Door
+from geventpool.pool import BasePool
 from geventpool.sqlalchemy import GeventPool
 
 from ..integration.dbapi import open_connection, run
@@ -45,9 +45,9 @@ class Plain:
 
     def __init__(self, driver: str, url: str) -> None:
         self.observer = Observer(url)
-        self.pool: Door = self.make(driver, url)
+        self.pool: BasePool = self.make(driver, url)
 
-    def make(self, driver: str, url: str) -> Door:
+    def make(self, driver: str, url: str) -> BasePool:
         return ConnectionPool(
             lambda: open_connection(driver, url), max_size=MAX_SIZE, timeout=LONGEST
         )
@@ -77,7 +77,7 @@ class Plain:
 class SQLAlchemys(Plain):
     """An engine."""
 
-    def make(self, driver: str, url: str) -> Door:
+    def make(self, driver: str, url: str) -> BasePool:
         self.engine = create_engine(
             url, poolclass=GeventPool, max_size=MAX_SIZE, pool_timeout=LONGEST
         )

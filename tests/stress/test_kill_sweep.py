@@ -27,7 +27,7 @@ from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from geventpool import ConnectionPool, PoolClosed, PoolTimeout
-from geventpool.pool import Door
+from geventpool.pool import BasePool
 from geventpool.sqlalchemy import GeventPool
 
 from ..integration.dbapi import open_connection, run
@@ -98,7 +98,7 @@ class Sweep:
         self.observer.close()
 
     @property
-    def pool(self) -> Door:
+    def pool(self) -> BasePool:
         return self.engine.pool  # type: ignore[return-value]
 
     def lend(self) -> Any:

@@ -134,6 +134,14 @@ def test_a_fixed_policy_brings_its_own_min_idle() -> None:
     assert make_config(sizing=fixed(min_idle=3, max_size=9), min_idle=2).min_idle == 2
 
 
+@pytest.mark.parametrize("timeout", ["soon", None, math.nan])
+def test_a_drain_is_told_for_how_long(timeout: Any) -> None:
+    pool = ConnectionPool(FakeDriver().connect)
+    with pool.connection(), pytest.raises(ConfigError, match=r"timeout=.*: give a number"):
+        pool.drain(timeout)
+    assert pool.drain("0.5") is True
+
+
 def test_settings_change_while_the_pool_runs_and_a_wrong_one_changes_nothing() -> None:
     pool = ConnectionPool(FakeDriver().connect, max_size=5, ping_after=10)
     pool.configure(max_size=8, min_idle=2, recycle=100)

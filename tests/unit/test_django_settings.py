@@ -13,7 +13,7 @@ from geventpool.django.settings import PoolSettings, read
 
 
 def config_of(pool: Any) -> PoolConfig:
-    return make_config(**read("default", {"POOL": pool}).said)
+    return make_config(**read("default", {"POOL": pool}).given)
 
 
 def read_pool(pool: Any, **more: Any) -> PoolSettings:
@@ -23,7 +23,7 @@ def read_pool(pool: Any, **more: Any) -> PoolSettings:
 @pytest.mark.parametrize("pool", [None, True, {}])
 def test_nothing_need_be_said(pool: Any) -> None:
     assert config_of(pool) == PoolConfig()
-    assert read("default", {}).said == {}
+    assert read("default", {}).given == {}
 
 
 def test_our_own_names_are_taken() -> None:
@@ -38,7 +38,7 @@ def test_our_own_profiles_can_be_named(name: str) -> None:
 
 def test_slow_and_safe_pings_and_always_rolls_back() -> None:
     settings = read_pool("slow_and_safe")
-    config = make_config(**settings.said)
+    config = make_config(**settings.given)
     assert settings.pings
     assert (config.max_size, config.timeout, config.recycle) == (5, 30, 120)
     assert config.reset_on_return == "rollback"
@@ -46,7 +46,7 @@ def test_slow_and_safe_pings_and_always_rolls_back() -> None:
 
 def test_fast_and_sane_rolls_back_when_needed() -> None:
     settings = read_pool("fast_and_sane")
-    config = make_config(**settings.said)
+    config = make_config(**settings.given)
     assert not settings.pings
     assert (config.max_size, config.timeout, config.recycle) == (15, 30, 3600)
     assert config.reset_on_return == "smart"
@@ -112,8 +112,8 @@ def test_functions_are_read_anew_at_each_use() -> None:
     pool = {"pool_size": lambda: next(sizes), "max_overflow": lambda: 1}
     first = read_pool(pool)
     assert first.is_dynamic
-    assert make_config(**first.said).max_size == 4
-    assert make_config(**read_pool(pool).said).max_size == 5
+    assert make_config(**first.given).max_size == 4
+    assert make_config(**read_pool(pool).given).max_size == 5
     assert not read_pool("fast_and_wild").is_dynamic
 
 
@@ -123,7 +123,7 @@ def test_functions_of_the_sizing_are_left_to_the_policy() -> None:
 
     settings = read_pool({"django_core_pool_size": core, "unload_timeout": lambda: 0.5})
     assert not settings.is_dynamic
-    assert make_config(**settings.said).core_size is core
+    assert make_config(**settings.given).core_size is core
 
 
 @pytest.mark.parametrize(
@@ -156,13 +156,13 @@ def test_what_cannot_be_used_is_named_with_the_cure(pool: Any, told: str) -> Non
 def test_djangos_own_pool_beside_ours_is_refused(more: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match="remove the option"):
         read("default", {"OPTIONS": {"pool": True}, **more})
-    assert read("default", {"OPTIONS": {"pool": False}}).said == {}
+    assert read("default", {"OPTIONS": {"pool": False}}).given == {}
 
 
 def test_a_function_for_errors_is_not_called_but_kept() -> None:
     asked: list[BaseException] = []
     settings = read_pool({"is_disconnect": asked.append})
-    assert settings.said["is_disconnect"] == asked.append
+    assert settings.given["is_disconnect"] == asked.append
     assert not settings.is_dynamic
     with pytest.raises(ImproperlyConfigured, match=r"'is_disconnect'.*give a function"):
         read_pool({"is_disconnect": "1290"})

@@ -17,8 +17,10 @@ import pytest
 from sqlalchemy import Engine, create_engine, engine_from_config, exc
 from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
+from sqlalchemy.util import get_cls_kwargs
 
 from geventpool import ConfigError
+from geventpool.config import SETTINGS
 from geventpool.sqlalchemy import GeventPool, wrap
 
 TRUTHY = (
@@ -67,6 +69,11 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "pool_reset_on_return": ("rollback", "commit", "none", "true", "None"),
     "echo_pool": ("true", "false", "debug"),
 }
+
+
+def test_each_setting_that_queue_pool_has_is_compared() -> None:
+    for name in SETTINGS.keys() & get_cls_kwargs(QueuePool):
+        assert TABLE.keys() & {name, f"pool_{name}"}
 
 
 def most(engine: Engine) -> int:

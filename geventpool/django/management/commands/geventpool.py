@@ -77,7 +77,7 @@ class Command(BaseCommand):
 
     def _line(self, alias: str) -> list[str]:
         try:
-            config = make_config(**read(alias, connections.settings[alias]).said)
+            config = make_config(**read(alias, connections.settings[alias]).given)
         except ConfigError as error:
             raise CommandError(str(error)) from None
         try:
