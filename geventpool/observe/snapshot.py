@@ -73,9 +73,7 @@ def pool_snapshot(pool: ResourcePool) -> dict[str, Any]:
     if stats["max_size"] == math.inf:
         stats["max_size"] = None  # JSON knows no infinity
     listener = pool.listener
-    observed = (
-        listener.observer.to_json(listener) if isinstance(listener, FiguresListener) else None
-    )
+    observed = listener.to_json() if isinstance(listener, FiguresListener) else None
     return {**stats, "observed": observed}
 
 
