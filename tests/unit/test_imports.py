@@ -1,0 +1,19 @@
+"""Who imports whom, all of the package together."""
+
+from __future__ import annotations
+
+from graphlib import TopologicalSorter
+
+import grimp
+
+# To be emptied when core/ has none.
+HAVE_CIRCLES = ("geventpool.core",)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Also not for type checking, nor within a function."""
+    graph = grimp.build_graph("geventpool", cache_dir=None, exclude_type_checking_imports=False)
+    modules = {one for one in graph.modules if not one.startswith(HAVE_CIRCLES)}
+    assert len(modules) > 80
+    imported = {one: graph.find_modules_directly_imported_by(one) & modules for one in modules}
+    TopologicalSorter(imported).prepare()  # raises a CycleError, which has the circle
