@@ -30,7 +30,7 @@ from .config import SIZING, PoolConfig, change, make_config
 from .core import threads
 from .core.entry import IN_USE, Entry
 from .core.handlers import Limits
-from .core.listener import dismiss
+from .core.listener import tell_handed_out
 from .core.pool import ResourcePool
 from .core.registry import at_fork, look_for_fork, unforked
 from .core.stats import PoolStats
@@ -481,12 +481,9 @@ class ConnectionPool(Door):
         """
         entry = self.core.acquire(self.config.timeout if timeout is _UNSAID else timeout)
         pooled = PooledConnection(self, entry)
-        listener = self.core.listener
-        if listener is not None:
+        if self.core.listener is not None:
             try:
-                pooled.connection = listener.handed_out(entry)
-            except Exception:
-                dismiss(self.core)
+                pooled.connection = tell_handed_out(self.core, entry)
             except BaseException:  # killed while that was being logged
                 pooled.close()
                 raise

@@ -86,6 +86,17 @@ class Recorder(Protocol):
         """
 
 
+def tell_handed_out(pool: ResourcePool, entry: Entry) -> Any:
+    """See `Listener.handed_out`. May switch greenlets."""
+    listener = pool.listener
+    if listener is not None:
+        try:
+            return listener.handed_out(entry)
+        except Exception:
+            dismiss(pool)
+    return entry.resource
+
+
 def tell_cursor_made(pool: ResourcePool, record: Any, cursor: Any) -> Any:
     """See `Listener.cursor_made`. Never switches."""
     listener = pool.listener
