@@ -15,7 +15,8 @@
 
 from __future__ import annotations
 
+from .alias_pool import AliasPool
 from .plans import add_prepare_target
-from .registry import AliasPool, pool, pools
+from .registry import pool, pools
 
 __all__ = ["AliasPool", "add_prepare_target", "pool", "pools"]

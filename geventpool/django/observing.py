@@ -7,36 +7,26 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from django.db import connections
-
 from geventpool.errors import ConfigError
-from geventpool.observe.observer import Observer, Settings
+from geventpool.observe.observer import Observer
+from geventpool.observe.settings import Settings
 from geventpool.observe.watcher import watcher_of
 
-from . import registry
-from .registry import AliasPool
+from .alias_pool import AliasPool, followers
 
 log = logging.getLogger("geventpool.django")
 
 
-def attach(alias: str, settings: Settings) -> Observer:
-    """Watches the pool of an alias, also when it gets another one, as for a test database. Never switches.
-
-    Args:
-        alias: its name in `DATABASES`.
-        settings: what is watched.
+def attach(pool: AliasPool, settings: Settings) -> Observer:
+    """Watches a pool, and whichever its alias has after it. Never switches.
 
     Raises:
-        ConfigError: the alias has no pool, or it is watched already.
+        ConfigError: it is watched already.
     """
-    if alias not in connections.settings:
-        known = ", ".join(connections.settings)
+    if pool.alias in followers or watcher_of(pool.core) is not None:
         raise ConfigError(
-            "target", alias, f"there is no such alias in DATABASES; give one of {known}"
+            "target", pool.alias, "it is watched already; detach() that observer first"
         )
-    pool = registry.pool(alias)
-    if alias in registry.followers or watcher_of(pool.core) is not None:
-        raise ConfigError("target", alias, "it is watched already; detach() that observer first")
     return _watch(pool, settings)
 
 
@@ -59,8 +49,8 @@ def attach_as_given(pool: AliasPool, given: bool | Mapping[str, Any]) -> None:
 def _watch(pool: AliasPool, settings: Settings) -> Observer:
     logger = logging.getLogger("geventpool.pool")
     observer = Observer(pool.core, settings, pool.opener.vendor, logger)
-    registry.followers[pool.alias] = partial(_follow, observer)
-    observer.on_detach(partial(registry.followers.pop, pool.alias, None))
+    followers[pool.alias] = partial(_follow, observer)
+    observer.on_detach(partial(followers.pop, pool.alias, None))
     return observer
 
 

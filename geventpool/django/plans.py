@@ -12,8 +12,8 @@ from django.db.models import QuerySet
 from geventpool.errors import ConfigError
 from geventpool.plans import PlanLost, Target, Targets, execute
 
+from .alias_pool import Loan
 from .errors import DjangoPlanLost
-from .registry import Loan
 
 _targets: dict[str, Targets] = {}
 

@@ -200,7 +200,7 @@ def _observe(given: dict[str, Any]) -> bool | Mapping[str, Any]:
     if value is not True and not isinstance(value, Mapping):
         raise ConfigError("observe", value, "give True, False or a dict of settings of attach()")
     from geventpool.observe.fingerprint import Fingerprinter
-    from geventpool.observe.observer import Settings
+    from geventpool.observe.settings import Settings
 
     chosen: Mapping[str, Any] = {} if value is True else value
     known = {*Settings.__dataclass_fields__, "publish"}

@@ -19,9 +19,9 @@ from gevent import Greenlet, getcurrent
 from geventpool.core.registry import look_for_fork
 
 from . import plans, registry
+from .alias_pool import AliasPool, Loan, Session
 from .cursors import PooledCursor, of_one_loan
 from .errors import WatchedErrors
-from .registry import AliasPool, Loan, Session
 
 _Base: Any = object
 

@@ -17,7 +17,8 @@ from ..errors import ConfigError
 from ..pool import ConnectionPool
 from .files import Publisher, publish, read_snapshots
 from .hub import HubWatch, watch_hub
-from .observer import Observer, Settings
+from .observer import Observer
+from .settings import Settings
 from .snapshot import snapshot
 from .watcher import watcher_of
 
@@ -54,9 +55,9 @@ def attach(target: Engine | ConnectionPool | str, **settings: Any) -> Observer:
     """
     chosen = make_settings(**settings)
     if isinstance(target, str) and "://" not in target and "=" not in target:  # no URL by mistake
-        from ..django import observing
+        from ..django import registry
 
-        return observing.attach(target, chosen)
+        return registry.observe(target, chosen)
     if isinstance(target, ConnectionPool):
         _refuse_second(target.core)
         return Observer(target.core, chosen, None, logging.getLogger("geventpool.pool"))

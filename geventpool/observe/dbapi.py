@@ -7,13 +7,28 @@ insists on its own type gets it as `connection.driver_object`, and `cursor.drive
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from ..drivers import driver_for
+from .holds import Hold
 
-if TYPE_CHECKING:
-    from .holds import Hold
-    from .watcher import Watcher
+
+class Watcher(Protocol):
+    """Who is told: the pool's listener."""
+
+    def cursor_by(self, hold: Hold) -> None:
+        """A cursor is being made."""
+
+    def query_began(self, hold: Hold, text: str, connection: Any) -> None:
+        """A query is being sent on the driver's connection."""
+
+    def query_ended(
+        self, hold: Hold, rows: int, connection: Any = None, *, is_error: bool = False
+    ) -> None:
+        """It is over."""
+
+    def transaction_ended(self, hold: Hold) -> None:
+        """A commit or a rollback is being sent."""
+
 
 _OWN = ("_watcher", "_hold", "driver_object", "_connection")
 
@@ -142,12 +157,3 @@ def rows_of(cursor: Any) -> int:
         return -1
     # PyMySQL's number for "not known yet" is the largest of its type.
     return rows if isinstance(rows, int) and 0 <= rows < 2**63 else -1
-
-
-def number_of(connection: Any) -> int:
-    """The server's own number of a connection, as its lists of sessions show it; else one of ours."""
-    try:
-        number = driver_for(connection).server_id(connection)
-    except Exception:  # it is closed
-        return 0
-    return id(connection) % 1_000_000 if number is None else number

@@ -16,7 +16,8 @@ from sqlalchemy import Engine, event, exc
 from ..errors import ConfigError
 from ..sqlalchemy import GeventPool
 from .dbapi import rows_of
-from .observer import Observer, Settings
+from .observer import Observer
+from .settings import Settings
 from .watcher import Watcher, watcher_of
 
 

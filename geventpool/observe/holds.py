@@ -1,19 +1,15 @@
-"""Who holds which connection, since when, in which transaction, and who does so for too long."""
+"""Who holds which connection, since when, and in which transaction."""
 
 from __future__ import annotations
 
 import heapq
-import math
-import weakref
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import gevent
-
-from ..core import registry, stacks
-from ..core.clock import Timer
-from ..core.entry import IN_USE, Entry
+from ..core import stacks
+from ..core.entry import Entry
+from ..core.pool import ResourcePool
 from ..drivers import State, driver_for
 from .sites import (
     Line,
@@ -25,14 +21,8 @@ from .sites import (
     tell_stack,
 )
 
-if TYPE_CHECKING:
-    from .observer import Settings
-    from .watcher import FiguresListener, Watcher
-
 ACTIVE, IDLE, IN_TRANSACTION = "active", "idle", "idle in transaction"
 """States of a lent connection, as PostgreSQL calls them."""
-
-_ROUNDING = 1e-3
 
 _ENDS = {"COMMIT", "ROLLBACK"}
 
@@ -193,127 +183,40 @@ class Holder:
         return "\n".join(parts)
 
 
-class Thresholds:
-    """Warns once of each connection that is held, or idle in a transaction, for too long.
+def connection_of(entry: Entry) -> Any:
+    """The driver's connection behind an entry."""
+    resource = entry.resource
+    return getattr(resource, "dbapi_connection", resource)
 
-    One timer, which runs only while something is lent, and rings when the first of them could be due.
+
+def number_of(entry: Entry) -> int:
+    """The server's own number of a connection, as its lists of sessions show it; else one of ours."""
+    connection = connection_of(entry)
+    try:
+        number = driver_for(connection).server_id(connection)
+    except Exception:  # it is closed
+        return 0
+    return id(connection) % 1_000_000 if number is None else number
+
+
+def describe(
+    core: ResourcePool, entry: Entry, hold: Hold | None, show: Callable[[str], str]
+) -> Holder:
+    """A lent connection as it is now. Never switches.
 
     Args:
-        watcher: whose connections.
-        settings: the thresholds.
-
-    Attributes:
-        is_armed: the timer runs.
+        core: the pool that has lent it.
+        entry: the pool's record of it.
+        hold: what was seen of it; `None`: nothing.
+        show: a query's text without what may be secret.
     """
-
-    def __init__(self, watcher: Watcher, settings: Settings) -> None:
-        self._watcher = watcher
-        self.held_after = settings.held_after or math.inf
-        self.idle_after = settings.idle_in_transaction_after or math.inf
-        self._kills = settings.kill
-        self._shortest = min(self.held_after, self.idle_after)
-        # Nothing is ever due: as if the timer ran already.
-        self.is_armed = self._shortest == math.inf
-        self._timer: Timer | None = None
-        self._ringing = 0  # only the timer that was set last counts
-
-    def arm(self) -> None:
-        """Something was lent, and the timer does not run. Never switches."""
-        self._set_timer(self._shortest)
-
-    def stop(self) -> None:
-        """Warns of nothing more."""
-        self.is_armed = True
-        self._ringing += 1
-        if self._timer is not None:
-            self._timer.stop()
-
-    def begin_again_after_fork(self) -> None:
-        """The timer may be of a thread that is not here any more."""
-        registry.keep_for_good(self._timer)
-        self._timer = None
-        self._ringing += 1
-        self.is_armed = self._shortest == math.inf or not self._watcher.observer.is_attached
-
-    def returned(self, hold: Hold, held: float) -> None:
-        """One that was warned of has come back. Never switches."""
-        log, core = self._watcher.log, self._watcher.core
-        tell = partial(log.warning, "%r: %s: returned after %.3g s", core)
-        gevent.spawn_raw(tell, hold.warned, held)
-
-    def _set_timer(self, seconds: float) -> None:
-        self.is_armed = True
-        clock = self._watcher.core.clock
-        self._ringing += 1
-        ring = partial(_ring, weakref.ref(self), self._ringing)  # a timer is to keep no pool alive
-        self._timer = clock.call_later(seconds + _ROUNDING, ring, ref=False)
-
-    def ring(self, ringing: int) -> None:
-        """A timer rings, in the hub, which nothing may disturb. Never switches."""
-        if ringing != self._ringing:
-            return
-        self._timer = None
-        self.is_armed = False  # whoever takes a connection next sets it, if this one fails
-        try:
-            self.look()
-        except Exception:
-            self._watcher.observer.failed()
-
-    def look(self) -> None:
-        """Warns of all that are due, and sets the timer for the next. Never switches."""
-        now = self._watcher.core.clock.now()
-        next_due = math.inf
-        late: list[tuple[Entry, Hold, str]] = []
-        for entry, hold in self._watcher.holds.items():
-            if hold.warned is None:
-                due, what = self._due(entry, hold, now)
-                if due <= now:
-                    late.append((entry, hold, what))
-                else:
-                    next_due = min(next_due, due)
-        for entry, hold, what in late:
-            self._warn(entry, hold, what)
-        if self._watcher.holds:
-            self._set_timer(min(next_due - now, self._shortest))
-
-    def _due(self, entry: Entry, hold: Hold, now: float) -> tuple[float, str]:
-        held_due = entry.taken_at + self.held_after
-        if held_due <= now:
-            return held_due, "held for too long"
-        if self.idle_after < math.inf and hold.began is None:
-            idle_due = hold.active_at + self.idle_after
-            if idle_due > now:
-                return min(held_due, idle_due), ""
-            if _state(self._watcher.connection(entry), hold) == IN_TRANSACTION:
-                return idle_due, "idle in transaction"
-        return held_due, ""
-
-    def _warn(self, entry: Entry, hold: Hold, what: str) -> None:
-        holder = describe(self._watcher, entry, hold)
-        hold.warned = f"connection {holder.connection}, {what}, taken at {tell_site(hold.site)}"
-        kill = self._kills and holder.state != ACTIVE and entry.state is IN_USE
-        more = " It is closed now." if kill else ""
-        self._watcher.observer.warn(what, hold.site, ": %s%s", holder.tell(), more)
-        if kill:
-            self._watcher.core.discard(entry, "killed")
-
-
-def _ring(thresholds_ref: weakref.ref[Thresholds], ringing: int) -> None:
-    thresholds = thresholds_ref()
-    if thresholds is not None:
-        thresholds.ring(ringing)
-
-
-def describe(watcher: FiguresListener, entry: Entry, hold: Hold | None) -> Holder:
-    """A lent connection as it is now. Never switches."""
-    now = watcher.core.clock.now()
+    now = core.clock.now()
     owner = entry.owner
     is_alive = owner is not None and not owner.dead
-    connection = watcher.connection(entry)
     holder = Holder(
-        pool=watcher.name,
-        connection=watcher.number(entry),
-        state=_state(connection, hold),
+        pool=core.name,
+        connection=number_of(entry),
+        state=state_of(entry, hold),
         owner=stacks.name_of(owner) if is_alive else "a greenlet that is gone, or another thread",
         held_for=now - entry.taken_at,
         idle_for=0.0,
@@ -328,12 +231,12 @@ def describe(watcher: FiguresListener, entry: Entry, hold: Hold | None) -> Holde
         executed_at=[],
         now_at=lines_of_greenlet(owner) if is_alive else [],
     )
-    return holder if hold is None else _with_hold(watcher, holder, entry, hold, now)
+    if hold is None:
+        return holder
+    return replace(_with_hold(holder, entry, hold, now), query=show(hold.text))
 
 
-def _with_hold(
-    watcher: FiguresListener, holder: Holder, entry: Entry, hold: Hold, now: float
-) -> Holder:
+def _with_hold(holder: Holder, entry: Entry, hold: Hold, now: float) -> Holder:
     is_active = hold.began is not None
     since = hold.transaction_at
     if since is None and holder.state == IN_TRANSACTION:
@@ -346,7 +249,6 @@ def _with_hold(
         in_transaction_for=None if since is None else now - since,
         queries=hold.queries,
         busy=hold.busy + (now - hold.began if hold.began is not None else 0.0),
-        query=watcher.show(hold.text),
         site=tell_site(hold.site),
         execute_site=tell_site(hold.last_site) if hold.last_site else "",
         taken_at=lines_of_capture(hold.taken),
@@ -389,7 +291,9 @@ def is_busy(connection: Any) -> bool:
         return False
 
 
-def _state(connection: Any, hold: Hold | None) -> str:
+def state_of(entry: Entry, hold: Hold | None) -> str:
+    """What a lent connection does, as far as its driver tells. No I/O. Never switches."""
+    connection = connection_of(entry)
     if (hold is not None and hold.began is not None) or is_busy(connection):
         return ACTIVE
     state = driver_state(connection)

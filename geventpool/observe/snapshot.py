@@ -73,7 +73,7 @@ def pool_snapshot(pool: ResourcePool) -> dict[str, Any]:
     if stats["max_size"] == math.inf:
         stats["max_size"] = None  # JSON knows no infinity
     watcher = watcher_of(pool)
-    observed = None if watcher is None else watcher.observer.to_json(watcher)
+    observed = None if watcher is None else watcher.to_json()
     return {**stats, "observed": observed}
 
 

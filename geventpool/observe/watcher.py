@@ -9,7 +9,7 @@ import logging
 import sys
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gevent
 
@@ -19,12 +19,19 @@ from ..core.listener import Listener
 from ..core.pool import ResourcePool
 from ..drivers import driver_for
 from . import dbapi
-from .holds import Hold, Holder, Thresholds, describe
+from .findings import Findings
+from .holds import Hold, Holder, describe, longest_held, number_of
 from .sites import lines_of_capture, site_of, tell_site, tell_stack
+from .thresholds import Thresholds
 
-if TYPE_CHECKING:
-    from .observer import Observer
-
+_HOLDERS = 20
+_NOTHING: dict[str, Any] = {
+    "histograms": {},
+    "warnings": {},
+    "recent": [],
+    "queries": None,
+    "sites": [],
+}
 _LOOK_EVERY = 8  # a walk up the stack is what a query's statistics cost most
 
 
@@ -36,10 +43,9 @@ class FiguresListener(Listener):
         holds: what is known of each lent connection.
     """
 
-    def __init__(self, observer: Observer, core: ResourcePool) -> None:
+    def __init__(self, observer: Findings, core: ResourcePool) -> None:
         self.observer = observer
         self.core = core
-        self.name = core.name
         self.figures = observer.figures
         self.log = observer.log
         self.holds: dict[Entry, Hold] = {}
@@ -63,7 +69,7 @@ class FiguresListener(Listener):
         try:
             self.figures.open.add(seconds)
             if self.log.isEnabledFor(logging.INFO):
-                self._tell("%r: opened connection %s in %.3g s", self.number(entry), seconds)
+                self._tell("%r: opened connection %s in %.3g s", number_of(entry), seconds)
         except Exception:
             self.observer.failed()
 
@@ -71,14 +77,14 @@ class FiguresListener(Listener):
         """A line in the log."""
         try:
             if self.log.isEnabledFor(logging.INFO):
-                self._tell("%r: closing connection %s: %s", self.number(entry), cause)
+                self._tell("%r: closing connection %s: %s", number_of(entry), cause)
         except Exception:
             self.observer.failed()
 
     def handed_out(self, entry: Entry, connection: Any) -> Any:
         """What a user of the raw pool gets instead of the driver's connection. May switch, to log."""
         if self.log.isEnabledFor(logging.DEBUG):
-            self.log.debug("%r: connection %s checked out", self.core, self.number(entry))
+            self.log.debug("%r: connection %s checked out", self.core, number_of(entry))
         return connection
 
     def stop(self) -> None:
@@ -91,24 +97,22 @@ class FiguresListener(Listener):
         """Who holds connections now, in no order. Never switches."""
         holds = self.holds
         return [
-            describe(self, entry, holds.get(entry))
+            describe(self.core, entry, holds.get(entry), self.observer.show)
             for entry in list(self.core.ledger.entries)
             if entry.state is IN_USE
         ]
 
-    def connection(self, entry: Entry) -> Any:
-        """The driver's connection behind an entry."""
-        resource = entry.resource
-        return getattr(resource, "dbapi_connection", resource)
+    def to_json(self) -> dict[str, Any]:
+        """What a snapshot says of the pool beside its counts.
 
-    def number(self, entry: Entry) -> int:
-        """The server's own number of a connection, where the driver knows it."""
-        return dbapi.number_of(self.connection(entry))
-
-    def show(self, text: str) -> str:
-        """A query's text without what may be secret."""
-        queries = self.observer.queries
-        return queries.fingerprint(text) if queries is not None and text else ""
+        Of an older pool of an engine that was disposed of: nothing but who holds its connections.
+        """
+        holders = longest_held(self.holders(), _HOLDERS)
+        is_old = self.observer.core is not self.core
+        return {
+            "holders": [holder.to_json() for holder in holders],
+            **(_NOTHING if is_old else self.observer.to_json()),
+        }
 
     def _tell(self, message: str, *arguments: object) -> None:
         gevent.spawn_raw(partial(self.log.info, message, self.core, *arguments))
@@ -117,7 +121,7 @@ class FiguresListener(Listener):
 class Watcher(FiguresListener):
     """Follows each lent connection, its queries and its transactions."""
 
-    def __init__(self, observer: Observer, core: ResourcePool) -> None:
+    def __init__(self, observer: Findings, core: ResourcePool) -> None:
         super().__init__(observer, core)
         settings = observer.settings
         self._queries = observer.queries
@@ -125,7 +129,7 @@ class Watcher(FiguresListener):
         self._share = settings.stacks
         self._sampled = 1.0 - settings.stacks  # so that the first one is
         self._slow = settings.slow_query_after or float("inf")
-        self.thresholds = Thresholds(self, settings)
+        self.thresholds = Thresholds(core, observer, self.holds)
         self._last: Hold | None = None
 
     def lent(self, entry: Entry, seconds: float) -> None:
@@ -168,7 +172,7 @@ class Watcher(FiguresListener):
                 stack = tell_stack(lines_of_capture(hold.taken)).rstrip()
                 where = f"{tell_site(hold.site)}\n{stack}".rstrip()
                 said = ": connection %s was taken at %s"
-                self.observer.warn("leak", hold.site, said, self.number(entry), where)
+                self.observer.warn("leak", hold.site, said, number_of(entry), where)
         except Exception:
             self.observer.failed()
 
@@ -206,8 +210,8 @@ class Watcher(FiguresListener):
 
     def begin_again_after_fork(self) -> None:
         """What was lent, the parent has."""
-        registry.keep_for_good(self.holds)
-        self.holds = {}
+        registry.keep_for_good(self.holds.copy())
+        self.holds.clear()
         self.thresholds.begin_again_after_fork()
 
     def cursor_by(self, hold: Hold) -> None:
@@ -263,7 +267,7 @@ class Watcher(FiguresListener):
         hold.active_at = self.core.clock.now()
 
     def _warn_of_slow(self, hold: Hold, seconds: float, frame: FrameType | None) -> None:
-        text, site = self.show(hold.text), site_of(frame)
+        text, site = self.observer.show(hold.text), site_of(frame)
         message = ", %.3g s: %s, sent at %s"
         self.observer.warn("slow query", site, message, seconds, text, tell_site(site))
 

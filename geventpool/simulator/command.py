@@ -74,21 +74,30 @@ def simulate(
     _see_that_it_can_be_written(json_file)
     draw = _drawer(plot_file)
     console = _console(is_stderr=json_file == "-")
+    is_many = Path(source).is_dir()
     rows: list[dict[str, Any]] = []
     for trace in read_traces(source):
-        if horizon is not None and horizon < trace.last_return:
-            last = f"{trace.last_return:.6g} s"
-            console.print(f"--horizon is before the last return: charged up to that, {last}")
         outcomes = _simulate_all(trace, names, setting)
-        console.print(_table(trace, outcomes, setting))
+        _tell_outcomes(console, trace, outcomes, setting)
         rows += [outcome.as_dict() for outcome in outcomes]
-        draw(trace, outcomes, not Path(source).is_dir())
+        draw(trace, outcomes, not is_many)
     if json_file is not None:
-        if Path(source).is_dir():
-            rows += means(rows)
-        with _writing("json", json_file) as file:
-            json.dump(rows, file, indent=1)
-            file.write("\n")
+        _write(json_file, rows + means(rows) if is_many else rows)
+
+
+def _tell_outcomes(
+    console: Console, trace: Trace, outcomes: list[Outcome], setting: Setting
+) -> None:
+    if setting.horizon is not None and setting.horizon < trace.last_return:
+        last = f"{trace.last_return:.6g} s"
+        console.print(f"--horizon is before the last return: charged up to that, {last}")
+    console.print(_table(trace, outcomes, setting))
+
+
+def _write(path: str, rows: list[dict[str, Any]]) -> None:
+    with _writing("json", path) as file:
+        json.dump(rows, file, indent=1)
+        file.write("\n")
 
 
 @click.command()

@@ -4,24 +4,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
-
-KEYS: Final = (
-    "trace",
-    "policy",
-    "opens",
-    "idle_seconds",
-    "waited",
-    "p50",
-    "p99",
-    "max_wait",
-    "peak",
-    "cost",
-    "optimum",
-    "ratio",
-)
-"""The keys of `Outcome.as_dict`, and so of `geventpool simulate --json`."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +45,10 @@ class Outcome:
     def as_dict(self) -> dict[str, Any]:
         """The figures by name, for JSON: `KEYS`, in this order."""
         return {key: getattr(self, key) for key in KEYS}
+
+
+KEYS: Final = tuple(one.name for one in fields(Outcome) if one.name != "timeline")
+"""The keys of `Outcome.as_dict`, and so of `geventpool simulate --json`."""
 
 
 class Timeline:

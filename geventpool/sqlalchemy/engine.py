@@ -46,12 +46,19 @@ def wrap(engine: Engine, **settings: Any) -> Engine:
     if kept is not None:
         raise ConfigError("engine", engine, kept)
     make_config(**settings)  # also refuses what is no setting
+    engine.pool = _like(old, settings)
+    old.dispose()
+    return engine
+
+
+def _like(old: Pool, settings: dict[str, Any]) -> GeventPool:
+    """A pool of ours with the settings and listeners of another, unless `settings` say otherwise."""
     queue: Any = getattr(old, "_pool", None)
     overflow = getattr(old, "_max_overflow", None)
     given_cap = settings.keys() & {"pool_size", "max_overflow", "max_size", "profile"}
     if hasattr(queue, "maxsize") and overflow is not None and not given_cap:
         settings = {"pool_size": queue.maxsize, "max_overflow": overflow, **settings}
-    new = GeventPool(
+    return GeventPool(
         old._creator,
         **{
             "timeout": getattr(old, "_timeout", 30.0),
@@ -65,9 +72,6 @@ def wrap(engine: Engine, **settings: Any) -> Engine:
         dialect=old._dialect,
         _dispatch=old.dispatch,
     )
-    engine.pool = new
-    old.dispose()
-    return engine
 
 
 def _style_of(pool: Pool) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from sqlalchemy import exc
+from sqlalchemy.pool.base import _AdhocProxiedConnection, _ConnDialect
+
+from .. import drivers
 from ..drivers.ghosts import Ghost
 from ..pool import ConnectionHandlers, getter
-
-if TYPE_CHECKING:
-    from .pool import GeventPool
+from .errors import kill_behind
+from .proxy import Record, RecordPool
 
 _REPLACED = ("abandoned", "expired", "dead", "invalidated", "check interrupted")
 
@@ -17,11 +21,23 @@ _REPLACED = ("abandoned", "expired", "dead", "invalidated", "check interrupted")
 class RecordHandlers(ConnectionHandlers):
     """How the core treats a record: as its connection, through SQLAlchemy's events and dialect."""
 
-    _pool: GeventPool
+    _pool: RecordPool
 
-    def __init__(self, pool: GeventPool) -> None:
-        super().__init__(pool, pool._open_record, lambda: pool._invoke_creator(cast(Any, None)))
+    def __init__(self, pool: RecordPool) -> None:
+        super().__init__(pool, self._open_record, lambda: pool._invoke_creator(cast(Any, None)))
         self.connection_of = getter("dbapi_connection")
+
+    def _open_record(self) -> Record:
+        spares = self._pool._spares
+        if not spares:
+            return Record(self._pool)
+        record = spares.pop()
+        try:
+            record.get_connection()
+        except BaseException:
+            spares.append(record)
+            raise
+        return record
 
     def close(self, record: Any, cause: str) -> None:
         # Like QueuePool: what takes the place of a connection that is no good keeps its record, and
@@ -49,7 +65,29 @@ class RecordHandlers(ConnectionHandlers):
             super().move(record.dbapi_connection)
 
     def check(self, record: Any) -> bool:
-        return self._pool._ping(record)
+        pool, connection = self._pool, record.dbapi_connection
+        pool.logger.debug("Pool pre-ping on connection %s", connection)
+        if type(pool._dialect) is _ConnDialect:
+            is_alive = drivers.driver_for(connection).ping(connection)
+        else:
+            before = sys.exc_info()[1]  # what the caller is handling already
+            try:
+                is_alive = pool._dialect._do_ping_w_event(connection)
+            except Exception as failure:
+                # Some dialects set autocommit back in a `finally`, which fails after a kill.
+                kill = kill_behind(failure, before)
+                if kill is None:
+                    raise
+                raise kill from None
+        if not is_alive:
+            error = exc.InvalidatePoolError()
+            pool.logger.info(
+                "Disconnection detected on checkout, invalidating all pooled connections prior to "
+                "current timestamp"
+            )
+            record.invalidate(error)
+            pool._invalidate(_AdhocProxiedConnection(connection, record), error, _checkin=False)
+        return is_alive
 
     def needs_check(self, record: Any) -> bool:
         return bool(record.driver.needs_ping)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gevent import getcurrent
 from sqlalchemy import event
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from .. import drivers
-
-if TYPE_CHECKING:
-    from .pool import GeventPool
+from .proxy import RecordPool
 
 
-def expect(pool: GeventPool, dialect: Any) -> None:
+def expect(pool: RecordPool, dialect: Any) -> None:
     """Prepares a new pool for that its database may be in memory. Never switches.
 
     The first connection that is opened tells whether it is.
@@ -26,7 +24,7 @@ def expect(pool: GeventPool, dialect: Any) -> None:
         event.listen(dialect, "do_connect", _allow_threads)  # the second time, it does nothing
 
 
-def settle(pool: GeventPool) -> None:
+def settle(pool: RecordPool) -> None:
     """A connection has been opened, and so it is known what the database is. Never switches."""
     is_expected = isinstance(pool.connect, OneConnection)
     if is_expected and not pool.has_one_connection:
@@ -49,7 +47,7 @@ class OneConnection:
     databases; everybody else waits in line.
     """
 
-    def __init__(self, pool: GeventPool) -> None:
+    def __init__(self, pool: RecordPool) -> None:
         self._pool = pool
         self._holder: Any = None
         self._fairy: Callable[[], Any] = lambda: None

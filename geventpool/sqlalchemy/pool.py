@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -11,13 +10,7 @@ from typing import Any, cast
 
 from sqlalchemy import exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
-from sqlalchemy.pool.base import (
-    _AdhocProxiedConnection,
-    _ConnDialect,
-    reset_commit,
-    reset_none,
-    reset_rollback,
-)
+from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
 
 from .. import drivers
 from ..config import (
@@ -32,12 +25,11 @@ from ..core import stacks
 from ..core.entry import IN_USE, Entry
 from ..core.pool import ResourcePool
 from ..errors import PoolTimeout
-from ..pool import BasePool
 from ..setting import NOT_GIVEN
 from . import memory
-from .errors import TWINS, kill_behind
+from .errors import TWINS
 from .handlers import RecordHandlers
-from .proxy import Fairy, Record, watch_errors
+from .proxy import Fairy, Record, RecordPool, watch_errors
 
 stacks.MACHINERY.add("sqlalchemy")
 
@@ -54,7 +46,7 @@ class _Arguments:
 
 
 @shows_settings
-class GeventPool(BasePool, _Arguments, Pool):
+class GeventPool(RecordPool, _Arguments):
     """A `sqlalchemy.pool.Pool` that sizes itself, for programs on gevent.
 
     Without arguments there is nothing to tune. All arguments of `QueuePool` are taken, with their
@@ -120,7 +112,7 @@ class GeventPool(BasePool, _Arguments, Pool):
         )
         memory.expect(self, dialect)
         self._is_disposed = False
-        self._spares: list[Record] = []  # records without a connection, kept for the next one
+        self._spares = []
         if dialect is not None and getattr(dialect, "dbapi", None) is not None:
             drivers.tune(getattr(dialect.dbapi, "__name__", ""))
         name = logging_name or getattr(dialect, "name", None) or "pool"
@@ -335,58 +327,6 @@ class GeventPool(BasePool, _Arguments, Pool):
             return connection
 
         return invoke_and_adopt
-
-    def _open_record(self) -> Record:
-        if self._spares:
-            record = self._spares.pop()
-            try:
-                record.get_connection()
-            except BaseException:
-                self._spares.append(record)
-                raise
-        else:
-            record = Record(self)
-        return record
-
-    def _ping(self, record: Record) -> bool:
-        connection = cast(Any, record.dbapi_connection)
-        self.logger.debug("Pool pre-ping on connection %s", connection)
-        if type(self._dialect) is _ConnDialect:
-            is_alive = drivers.driver_for(connection).ping(connection)
-        else:
-            before = sys.exc_info()[1]  # what the caller is handling already
-            try:
-                is_alive = self._dialect._do_ping_w_event(connection)
-            except Exception as failure:
-                # Some dialects set autocommit back in a `finally`, which fails after a kill.
-                kill = kill_behind(failure, before)
-                if kill is None:
-                    raise
-                raise kill from None
-        if not is_alive:
-            error = exc.InvalidatePoolError()
-            self.logger.info(
-                "Disconnection detected on checkout, invalidating all pooled connections prior to "
-                "current timestamp"
-            )
-            record.invalidate(error)
-            self._invalidate(_AdhocProxiedConnection(connection, record), error, _checkin=False)
-        return is_alive
-
-    def _abandon(self, record: Record) -> None:
-        if record.entry is not None and record.entry.state is IN_USE:
-            self.core.abandon(record.entry, self._give_back)
-
-    def _give_back(self, entry: Entry) -> None:
-        """Returns a connection whose proxy was collected, in the cleaner's greenlet."""
-        record = entry.resource
-        if record.entry is not entry or entry.state is not IN_USE or record.fairy_ref is None:
-            return
-        if record.fairy_ref() is not None:
-            return  # somebody else has it by now
-        fairy = Fairy(self, record.dbapi_connection, record, self._should_log_debug())
-        record.fairy_ref = weakref.ref(fairy, record.was_dropped)
-        fairy._checkin()
 
 
 def _sqlalchemys(config: PoolConfig) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import weakref
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from gevent import getcurrent
 from sqlalchemy.pool import Pool, PoolResetState
@@ -18,14 +19,21 @@ from ..core.entry import CLOSED, IN_USE, Entry
 from ..core.registry import look_for_fork, unforked
 from ..drivers.base import Driver, State
 from ..drivers.ghosts import Ghost
-
-if TYPE_CHECKING:
-    from .pool import GeventPool
-
+from ..pool import BasePool
 
 # An enum's members are dear to look up.
 CLEAN, UNKNOWN, BROKEN = State.CLEAN, State.UNKNOWN, State.BROKEN
 IN_TRANSACTION = State.IN_TRANSACTION
+
+
+class RecordPool(BasePool, Pool):
+    """What records, their proxies and the core's handlers know of their pool.
+
+    Attributes:
+        _spares: records without a connection, kept for the next one.
+    """
+
+    _spares: list[Record]
 
 
 def watch_errors(dialect: Any) -> None:
@@ -71,8 +79,22 @@ class Record(_ConnectionRecord):
 
         Garbage collection may run anywhere, in the hub too: a greenlet does what is to be done.
         """
-        if not sys.is_finalizing():
-            self._pool._abandon(self)
+        if sys.is_finalizing():
+            return
+        entry = self.entry
+        if entry is not None and entry.state is IN_USE:
+            self._pool.core.abandon(entry, self._give_back)
+
+    def _give_back(self, entry: Entry) -> None:
+        """Returns a connection whose proxy was collected, in the cleaner's greenlet."""
+        if self.entry is not entry or entry.state is not IN_USE or self.fairy_ref is None:
+            return
+        if self.fairy_ref() is not None:
+            return  # somebody else has it by now
+        pool = self._pool
+        fairy = Fairy(pool, self.dbapi_connection, self, pool._should_log_debug())
+        self.fairy_ref = cast(Any, weakref.ref(fairy, self.was_dropped))
+        fairy._checkin()
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         look_for_fork()
@@ -93,8 +115,8 @@ class Record(_ConnectionRecord):
             raise
 
     @property
-    def _pool(self) -> GeventPool:
-        return cast("GeventPool", cast(Any, self)._ConnectionRecord__pool)
+    def _pool(self) -> RecordPool:
+        return cast("RecordPool", cast(Any, self)._ConnectionRecord__pool)
 
 
 class _NoFinalizer:
@@ -109,10 +131,10 @@ class Fairy(_ConnectionFairy):
 
     __slots__ = ()
 
-    _pool: GeventPool
+    _pool: RecordPool
     _finalizer = _NoFinalizer()  # type: ignore[assignment]
 
-    def __init__(self, pool: GeventPool, connection: Any, record: Record, echo: Any) -> None:
+    def __init__(self, pool: RecordPool, connection: Any, record: Record, echo: Any) -> None:
         self._pool = pool
         self._counter = 0
         self.dbapi_connection = connection
@@ -253,7 +275,7 @@ class Fairy(_ConnectionFairy):
             pool.logger.info("Connection %s was abandoned in mid-query; closing it", connection)
             record.invalidate()
             return
-        config = cast("GeventPool", pool).config
+        config = cast("RecordPool", pool).config
         if config.reset_on_return != "smart" or transaction_was_reset:
             super()._reset(pool, transaction_was_reset, terminate_only, asyncio_safe)
             return

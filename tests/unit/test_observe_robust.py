@@ -23,10 +23,12 @@ from sqlalchemy import create_engine, text
 import geventpool.observe
 from geventpool import ConfigError, ConnectionPool
 from geventpool.core import stacks
-from geventpool.observe import files
+from geventpool.observe import files, watcher
+from geventpool.observe.findings import Findings
 from geventpool.observe.sites import site_of, site_of_capture
 from geventpool.observe.snapshot import add_up, snapshot
-from geventpool.observe.watcher import FiguresListener, Watcher
+from geventpool.observe.thresholds import Thresholds
+from geventpool.observe.watcher import Watcher
 from geventpool.sqlalchemy import GeventPool
 from geventpool.testing import FakeClock, FakeDriver, settle
 
@@ -79,7 +81,7 @@ def test_a_fault_of_the_observers_own_is_told_once_and_costs_nobody_a_connection
     for histogram in ("acquire", "hold", "open"):
         monkeypatch.setattr(observer.figures, histogram, type("Broken", (), {"add": fail})())
     caplog.set_level(logging.INFO, "geventpool.pool")
-    monkeypatch.setattr(FiguresListener, "number", fail)
+    monkeypatch.setattr(watcher, "number_of", fail)
     for _ in range(3):
         with pool.connection():
             pass
@@ -100,7 +102,8 @@ def test_no_method_of_a_listener_switches_greenlets(clock, caplog) -> None:
         pool, idle_in_transaction_after=0.01, held_after=0.01, slow_query_after=0.001, kill=True
     )
     files_ = {
-        sys.modules[one.__module__].__file__ for one in (Watcher, geventpool.observe.Observer)
+        sys.modules[one.__module__].__file__
+        for one in (Watcher, Findings, Thresholds, geventpool.observe.Observer)
     }
     switched: list[str] = []
 

@@ -13,7 +13,7 @@ import pytest
 from django.db import connections, models, transaction
 
 import geventpool.django
-from geventpool.django.registry import AliasPool
+from geventpool.django import AliasPool
 
 from ...stress.server_side import IS_WHOLE, Observer, make_databases
 from ...stress.test_kill_sweep import KINDS, MAX_SIZE, TIMEOUT, Sweep, sweep_over

@@ -18,7 +18,7 @@ from django.db import DatabaseError, connections, transaction
 import geventpool.django
 import geventpool.observe
 from geventpool import ConfigError
-from geventpool.django import registry
+from geventpool.django import alias_pool
 from geventpool.observe.files import VARIABLE, publisher
 from geventpool.observe.watcher import watcher_of
 
@@ -36,7 +36,7 @@ def _nobody_observes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     published = publisher()
     if published is not None:
         published.stop()
-    registry.followers.clear()
+    alias_pool.followers.clear()
 
 
 def test_a_holder_has_three_stacks_and_its_transaction(alias: Alias) -> None:

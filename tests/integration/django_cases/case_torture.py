@@ -17,8 +17,7 @@ from django.db import Error, InterfaceError, OperationalError, connections, mode
 from sqlalchemy import make_url
 
 import geventpool.django
-from geventpool.django import plans
-from geventpool.django.registry import AliasPool
+from geventpool.django import AliasPool, plans
 from tools.servers import MariaDB, PostgreSQL
 
 from ...stress import test_random_kills as random_kills
