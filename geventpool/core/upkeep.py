@@ -127,8 +127,8 @@ class Upkeep:
         ahead = len(pool.line.callers) - 1
         delay = pool.policy.open_delay(now, ahead, ledger.opening, pace.connect_time)
         looks_at = math.inf
-        if now + delay + pace.connect_time > waiter.deadline:
-            delay = 0.0  # what was begun later would come too late
+        if delay <= pace.connect_time and now + delay + pace.connect_time > waiter.deadline:
+            delay = 0.0  # what is begun after a wait for a return would come too late
         if delay <= 0.0:
             pool.line.wants_open(waiter)
             looks_at = self._open_wanted(now)

@@ -569,21 +569,20 @@ def test_stats_are_a_frozen_snapshot_that_tells_all(make, clock) -> None:
     assert second
 
 
-def test_who_would_give_up_before_a_later_open_is_done_gets_one_at_once(
-    make, driver, clock
-) -> None:
+def test_who_would_give_up_before_a_later_open_is_done_gets_one_at_once(driver, clock) -> None:
     """The sizing would have it wait for as long as an open takes, because a return is likely."""
     driver.connect_time = 2
-    pool = make(max_size=2)
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=2, reclaim_after=None)
     first = gevent.spawn(pool.connection)
     clock.advance(3)
     first.get().close()
     for _ in range(50):  # each is held for a tenth of a second
-        lent = pool.connection()
+        lent = pool.connection(timeout=0)
         clock.advance(0.1)
         lent.close()
-    pool.connection()
+    held = pool.connection(timeout=0)
     driver.connect_time = 0.1
     hasty = gevent.spawn(pool.connection, timeout=1)
     clock.advance(0.2)
     assert hasty.successful()
+    held.close()

@@ -18,9 +18,10 @@ from pymysql.connections import Connection
 
 from geventpool import ConfigError, ConnectionPool, drivers
 from geventpool.core import stacks
+from geventpool.core.entry import Entry
 from geventpool.drivers import Driver, State, by_class, driver_for, register
 from geventpool.drivers.pymysql import PyMySQL
-from geventpool.observe.dbapi import number_of
+from geventpool.observe.holds import number_of
 from geventpool.testing import FakeConnection, FakeDriver
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,7 +176,9 @@ def test_a_registered_driver_tells_all_that_ours_tell(
     with pool.connection() as connection:
         assert driver_for(connection).name == Told.name
         assert {"its_own", "its_helper"} <= stacks.MACHINERY
-        assert number_of(connection) == number_of(Around(connection)) == 77
+        entry = Entry()
+        for entry.resource in (connection, Around(connection)):
+            assert number_of(entry) == 77
     stacks.MACHINERY.difference_update(Told.packages)
     pool.close()
 
