@@ -10,9 +10,7 @@ import logging
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import gevent
 from gevent import Greenlet, getcurrent
 from gevent._hub_local import get_hub_if_exists
 
@@ -20,20 +18,20 @@ from ..config import PoolConfig
 from ..errors import ConfigError, PoolClosed
 from ..sizing import SizingPolicy
 from . import causes, registry, threads
+from .checks import Checks
 from .clock import Clock
 from .closing import close_retired
 from .entry import CLOSED, CLOSING, IDLE, IN_USE, Entry
 from .handlers import Handlers
 from .ledger import Ledger
 from .line import Line
-from .listener import Listener, Listeners
 from .owners import clear_owner
 from .registry import is_gone, look_for_fork, unforked
 from .shared import NO_HUB, Shared
 from .stacks import capture
 from .stats import Counters, PoolStats, snapshot
 from .upkeep import SOON, Upkeep
-from .watch import FEW, has_same_socket, is_dead, is_quiet
+from .watch import FEW, is_dead, is_quiet
 
 log = logging.getLogger("geventpool")
 
@@ -68,6 +66,7 @@ class ResourcePool(Shared):
         self.counters = Counters()
         self.is_closed = self.is_dormant = self.is_warm = self.is_shrinking = False
         self.upkeep = Upkeep(self, self.release)
+        self._checks = Checks(self, self.upkeep, self.discard, self.release)
 
     def acquire(self, timeout: float | None, is_new: bool = True) -> Entry:
         """Lends an entry. Never switches when one is idle and sure, or with `timeout=0`.
@@ -164,7 +163,7 @@ class ResourcePool(Shared):
             return
         now, ledger = self.clock.now(), self.ledger
         if entry.is_suspect or now >= entry.expires_at or self.is_shrinking:
-            why_not = self._why_not_fit(entry, now)
+            why_not = self._checks.why_not_fit(entry, now)
             if why_not:
                 self.discard(entry, why_not)
                 return
@@ -373,22 +372,6 @@ class ResourcePool(Shared):
         """Waits until nothing is in use; False: not within `timeout` seconds. Switches greenlets."""
         return self.upkeep.waiting.draining.wait(timeout)
 
-    @property
-    def listeners(self) -> tuple[Listener, ...]:
-        """Who is told of everything."""
-        return () if self.listener is None else self.listener.all
-
-    def add_listener(self, listener: Listener) -> None:
-        """One more is told of everything from now on. Never switches."""
-        if self.listener is None:
-            self.listener = Listeners(self, self._post, self._has_no_listener)
-        self.listener.add(listener)
-
-    def remove_listener(self, listener: Listener) -> None:
-        """It is told nothing more. Never switches."""
-        if self.listener is not None:
-            self.listener.remove(listener)
-
     def stats(self) -> PoolStats:
         """A frozen snapshot of all figures. Never switches."""
         look_for_fork()
@@ -465,7 +448,7 @@ class ResourcePool(Shared):
         deadline = math.inf if timeout is None else now + timeout
         while entry is not None:
             try:
-                if self._is_sound(entry, now, deadline):
+                if self._checks.is_sound(entry, now, deadline):
                     return entry
             except BaseException:
                 if entry.state is IN_USE:
@@ -474,73 +457,6 @@ class ResourcePool(Shared):
             now = self.clock.now()
             entry = self._take_idle(now)
         return self._wait(deadline, now)
-
-    def _is_sound(self, entry: Entry, now: float, deadline: float) -> bool:
-        """Looks at an entry that was just taken, and pings it if need be; discards what cannot be lent."""
-        if now >= entry.expires_at:
-            self.discard(entry, causes.EXPIRED)
-            return False
-        if is_dead(entry, self.handlers):
-            self.discard(entry, causes.DEAD)
-            return False
-        if not has_same_socket(entry):  # it has reconnected by itself
-            self.upkeep.watch(entry)
-        if now < entry.sure_until and not entry.is_suspect:
-            return True
-        if deadline <= now:
-            # timeout=0 never switches: somebody else checks, the next caller has the use of it.
-            self.upkeep.in_background(self._check_and_return, entry)
-            return False
-        patience = self.config.connect_timeout
-        limit = gevent.Timeout.start_new(min(deadline - now, patience))
-        try:
-            return self._check(entry)
-        except gevent.Timeout as error:
-            if error is not limit:
-                raise
-            if deadline - now <= patience:
-                waiting = self.upkeep.waiting
-                raise waiting.timed_out(self.clock.now(), now, 0.0) from None
-            self.discard(entry, causes.DEAD)
-            for other in self.ledger.idle:  # to ask them would take as long for each
-                other.expires_at = -math.inf
-            return False
-        finally:
-            limit.close()
-
-    def _check(self, entry: Entry) -> bool:
-        """Pings. The caller owns the entry; if it comes to harm, so does nobody else."""
-        self.counters.pings += 1
-        entry.is_suspect = False  # now, because the hub may learn something worse meanwhile
-        is_alive = self.handlers.check(entry.resource)
-        if not is_alive:
-            self.discard(entry, causes.DEAD)
-            for other in self.ledger.idle:  # what has killed it has perhaps killed the others
-                other.is_suspect = True
-        return is_alive
-
-    def _check_and_return(self, entry: Entry) -> None:
-        try:
-            is_fit = self._check(entry)
-        except BaseException:
-            self.discard(entry, causes.CHECK_INTERRUPTED)
-            raise
-        if is_fit:
-            self.release(entry, is_clean=True)
-
-    def _why_not_fit(self, entry: Entry, now: float) -> str:
-        """The cause for which an entry that has come back is not kept; empty: it is."""
-        if entry.is_suspect:
-            entry.is_suspect = False
-            if is_dead(entry, self.handlers):
-                return causes.DEAD
-            if not has_same_socket(entry):  # it has only reconnected
-                self.upkeep.watch(entry)
-        self.note_shrinking()
-        why_not = self.why_not_kept()
-        if not why_not and now >= entry.expires_at and not self.upkeep.came_back_old(entry, now):
-            return causes.EXPIRED
-        return why_not
 
     def _take_idle(self, now: float) -> Entry | None:
         """Lends what is idle, without a second look."""
@@ -559,13 +475,3 @@ class ResourcePool(Shared):
         """Somebody asks again: all is as before `dispose`."""
         self.is_dormant = False
         self.note_shrinking()
-
-    def _post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Has something called in the owner's hub; here, if it is this thread's."""
-        if self.is_here:
-            function(*arguments)
-        else:  # a user's thread, which may have no hub that runs
-            self.mailbox.post(function, *arguments)
-
-    def _has_no_listener(self) -> None:
-        self.listener = None

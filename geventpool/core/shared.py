@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from gevent._hub_local import get_hub_if_exists
@@ -14,7 +15,7 @@ from .clock import Clock, HubClock
 from .handlers import Handlers
 from .ledger import Ledger
 from .line import Line
-from .listener import Listeners
+from .listener import Listener, Listeners
 from .stats import Counters
 from .waiter import Waiter
 
@@ -86,9 +87,35 @@ class Shared:
         return causes.DISPOSED if self.is_dormant and not self.line.callers else ""
 
     @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """Who is told of everything."""
+        return () if self.listener is None else self.listener.all
+
+    def add_listener(self, listener: Listener) -> None:
+        """One more is told of everything from now on. Never switches."""
+        if self.listener is None:
+            self.listener = Listeners(self, self._post, self._has_no_listener)
+        self.listener.add(listener)
+
+    def remove_listener(self, listener: Listener) -> None:
+        """It is told nothing more. Never switches."""
+        if self.listener is not None:
+            self.listener.remove(listener)
+
+    @property
     def is_here(self) -> bool:
         """Does the calling thread own the pool?"""
         return bool(get_hub_if_exists() is self.hub)
 
     def __repr__(self) -> str:
         return f"<{printable(self.name)} ({self.ledger!r}, waiting {self.line.length})>"
+
+    def _post(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Has something called in the owner's hub; here, if it is this thread's."""
+        if self.is_here:
+            function(*arguments)
+        else:  # a user's thread, which may have no hub that runs
+            self.mailbox.post(function, *arguments)
+
+    def _has_no_listener(self) -> None:
+        self.listener = None
