@@ -186,7 +186,6 @@ class Upkeep:
             return  # the process has forked while it was being closed
         pool = self._pool
         pool.ledger.closed(entry)
-        pool.note_shrinking()
         self.react(pool.clock.now())
 
     def hung_up(self, entry: Entry) -> None:
