@@ -34,10 +34,10 @@ from .core.pool import ResourcePool
 from .core.registry import at_fork, look_for_fork, unforked
 from .core.stats import PoolStats
 from .drivers import by_class
+from .drivers.abandoned_queries import AbandonedQuery
 from .drivers.base import Idle, State
-from .drivers.ghosts import Ghost
+from .drivers.canceller import Canceller
 from .drivers.libpq import forget_hanging
-from .drivers.undertaker import Undertaker
 from .errors import ConfigError, PoolClosed
 from .setting import NOT_GIVEN, read_number
 
@@ -204,7 +204,7 @@ class ConnectionHandlers(Handlers):
         self._open_one = open_one
         self.connection_of = lambda connection: connection
         # What is asked of the server for the pool's own purposes is nothing that a tracer has to see.
-        self._undertaker = Undertaker(
+        self._canceller = Canceller(
             lambda: drivers.innermost(connect()), self._lend_first, threads.off_hub
         )
 
@@ -216,15 +216,15 @@ class ConnectionHandlers(Handlers):
         """Closes it. May switch greenlets."""
         return drivers.driver_for(connection).leave_to_user(connection) or connection.close()
 
-    def ghost(self, connection: Any) -> Ghost | None:
+    def abandoned(self, connection: Any) -> AbandonedQuery | None:
         """What the server may still do for a connection that was left in mid-query."""
         if not self._pool.config.cancel_deadline:
             return None
-        return drivers.driver_for(connection).ghost(connection)
+        return drivers.driver_for(connection).abandoned(connection)
 
-    def lay(self, ghost: Ghost) -> bool:
+    def cancel(self, abandoned: AbandonedQuery) -> bool:
         """Has the server stop, and waits until it has. Switches greenlets."""
-        return self._undertaker.lay(ghost, self._pool.config.cancel_deadline)
+        return self._canceller.cancel(abandoned, self._pool.config.cancel_deadline)
 
     @contextlib.contextmanager
     def _lend_first(self) -> Iterator[Any]:
@@ -249,11 +249,11 @@ class ConnectionHandlers(Handlers):
         if entry is not None:
             core.release(entry, is_clean=True, is_callers=False)
 
-    def is_full(self, error: BaseException) -> bool:
+    def server_is_full(self, error: BaseException) -> bool:
         """As the driver reads the error."""
-        return drivers.is_full(error)
+        return drivers.server_is_full(error)
 
-    def is_brief(self, error: BaseException) -> bool:
+    def is_transient(self, error: BaseException) -> bool:
         """It is one that a restart of the server would cause."""
         return drivers.is_operational(error)
 
@@ -318,7 +318,7 @@ class ConnectionHandlers(Handlers):
         """By the driver's file."""
         drivers.driver_for(connection).on_reconnect(connection, tell)
 
-    def is_farewell(self, connection: Any, peeked: bytes) -> bool:
+    def means_hangup(self, connection: Any, peeked: bytes) -> bool:
         """What the driver makes of unsolicited bytes."""
         return drivers.driver_for(connection).unsolicited(connection, peeked) is Idle.DEAD
 

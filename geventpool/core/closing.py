@@ -26,20 +26,20 @@ def close_retired(pool: Shared, closed: Callable[[Entry], object], entry: Entry)
         closed: frees the place; called when the other side has let go, or could not be seen to.
         entry: the entry.
     """
-    ghost = None
+    abandoned = None
     try:
         # A driver's surprise must not keep it from being closed.
         with contextlib.suppress(Exception):
-            ghost = pool.handlers.ghost(entry.resource)
-        if ghost is not None and entry.cause == causes.ABANDONED:
+            abandoned = pool.handlers.abandoned(entry.resource)
+        if abandoned is not None and entry.cause == causes.ABANDONED:
             now = pool.clock.now()  # its holder was killed, moments ago
             pool.line.patience.ended(now - entry.taken_at + entry.waited, now)
             pool.line.patience.cut_short(now - entry.taken_at)
         _close_in_time(pool, entry)
     finally:
         try:
-            if ghost is not None and entry.cause != causes.DEAD:  # nobody would answer
-                is_gone = pool.handlers.lay(ghost)
+            if abandoned is not None and entry.cause != causes.DEAD:  # nobody would answer
+                is_gone = pool.handlers.cancel(abandoned)
                 pool.counters.cancelled += is_gone
                 pool.counters.cancel_failures += not is_gone
         finally:

@@ -9,7 +9,7 @@ from typing import Any
 class Handlers:
     """What the pool does with a resource, to be subclassed; the first three are needed.
 
-    Only `open`, `close`, `reset`, `check` and `lay` may switch greenlets.
+    Only `open`, `close`, `reset`, `check` and `cancel` may switch greenlets.
     """
 
     def open(self) -> Any:
@@ -36,18 +36,18 @@ class Handlers:
         """Can it die by itself, so that it is to be asked now and then?"""
         return False
 
-    def ghost(self, resource: Any) -> Any:
+    def abandoned(self, resource: Any) -> Any:
         """What the other side may still do for it when it will be closed; `None`: nothing."""
 
-    def lay(self, ghost: Any) -> bool:
+    def cancel(self, abandoned: Any) -> bool:
         """Ends that, in bounded time; False: it could not be seen to end."""
         return True
 
-    def is_full(self, error: BaseException) -> bool:
+    def server_is_full(self, error: BaseException) -> bool:
         """Did `open` fail only because the other side has no room for one more?"""
         return False
 
-    def is_brief(self, error: BaseException) -> bool:
+    def is_transient(self, error: BaseException) -> bool:
         """May `open` have failed only because the other side is away for a moment?"""
         return False
 
@@ -72,6 +72,6 @@ class Handlers:
     def on_reconnect(self, resource: Any, tell: Callable[[], object]) -> None:
         """Has `tell` called when it has got another socket by itself, as far as that can be noticed."""
 
-    def is_farewell(self, resource: Any, peeked: bytes) -> bool:
+    def means_hangup(self, resource: Any, peeked: bytes) -> bool:
         """Do these unsolicited bytes mean that the peer hangs up?"""
         return False

@@ -50,7 +50,7 @@ class Pace:
         self.connect_time = 0.0
         self.ramp = 1
         self.last_error: BaseException | None = None
-        self.is_server_full = False
+        self.server_is_full = False
         self.retry_at = -math.inf
         self.failures = 0
         self._successes = _PROOF - 1  # since the last failure; of a new pool one is enough
@@ -68,7 +68,7 @@ class Pace:
 
     def would_fail(self, now: float, is_any_opening: bool) -> bool:
         """Would who asks only meet the last error again? Nothing is in use that could come back."""
-        if self.is_server_full or self.last_error is None:
+        if self.server_is_full or self.last_error is None:
             return False
         if now < self._patient_until or self.failures < _PROOF:
             return False
@@ -89,7 +89,7 @@ class Pace:
     def succeeded(self, seconds: float) -> None:
         """It is open after so many seconds."""
         self.last_error = None
-        self.is_server_full = False
+        self.server_is_full = False
         self.failures = 0
         self.retry_at = -math.inf
         self._patient_until = 0.0
@@ -98,7 +98,12 @@ class Pace:
         self._successes += 1
 
     def failed(
-        self, error: BaseException, started: float, now: float, may_be_restart: bool, is_full: bool
+        self,
+        error: BaseException,
+        started: float,
+        now: float,
+        may_be_restart: bool,
+        server_is_full: bool,
     ) -> bool:
         """It could not be opened.
 
@@ -107,7 +112,7 @@ class Pace:
             started: when the attempt was begun.
             now: the time.
             may_be_restart: opening has worked before, and this is an error that a restart causes.
-            is_full: the other side has no room for one more.
+            server_is_full: the other side has no room for one more.
 
         Returns:
             Is it to be told to who waits for it?
@@ -115,16 +120,16 @@ class Pace:
         self.doubt()
         if not may_be_restart:
             self._patient_until = 0.0
-        elif self.last_error is None or self.is_server_full:
+        elif self.last_error is None or self.server_is_full:
             self._patient_until = started + _OUTAGE
         self.last_error = error
-        self.is_server_full = is_full
-        if is_full or isinstance(error, ConnectTimeout):
+        self.server_is_full = server_is_full
+        if server_is_full or isinstance(error, ConnectTimeout):
             self.failures = max(self.failures, _PROOF - 1)  # no need to see it three times
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.failures, 16))
         self.failures += 1
         self.retry_at = now + pause * random.uniform(0.5, 1.0)
-        if is_full:
+        if server_is_full:
             return False  # those in line wait for a return, or for room
         if now < self._patient_until:
             self.retry_at = min(self.retry_at, self._patient_until)

@@ -372,16 +372,16 @@ class Upkeep:
         pool, pace = self._pool, self.pace
         ledger, callers = pool.ledger, pool.line.callers
         pool.counters.open_errors += 1
-        may_be_restart, is_full = False, False
+        may_be_restart, server_is_full = False, False
         with contextlib.suppress(
             Exception
         ):  # a driver's surprise must not leave those in line waiting
-            may_be_restart = bool(pool.counters.opened and pool.handlers.is_brief(error))
-            is_full = pool.handlers.is_full(error)
+            may_be_restart = bool(pool.counters.opened and pool.handlers.is_transient(error))
+            server_is_full = pool.handlers.server_is_full(error)
         if isinstance(error, ConnectTimeout):
             error.__traceback__ = None  # it would keep alive what was given up
         kept, now = another(error).with_traceback(None), pool.clock.now()
-        is_to_be_told = pace.failed(kept, started, now, may_be_restart, is_full)
+        is_to_be_told = pace.failed(kept, started, now, may_be_restart, server_is_full)
         if not callers:
             self._say(error)
         if not is_to_be_told:

@@ -164,7 +164,7 @@ class Waiting:
         if blocked >= max(LATE, 0.5 * (now - since)):
             return causes.HUB_BLOCKED
         if pace.is_failing and not ledger.idle and ledger.room > 0:
-            return causes.SATURATED if pace.is_server_full else causes.DATABASE_DOWN
+            return causes.SATURATED if pace.server_is_full else causes.DATABASE_DOWN
         if ledger.opening or ledger.room > 0:
             return causes.CONNECTING
         return causes.SATURATED

@@ -181,7 +181,7 @@ def is_dead(entry: Entry, handlers: Handlers) -> bool:
         told = b"" if fd is None else look(fd)
         if told is None:
             return False
-        if told == b"" or handlers.is_farewell(entry.resource, told):
+        if told == b"" or handlers.means_hangup(entry.resource, told):
             return True
     except Exception:  # a driver's surprise
         log.exception("cannot look at %r", entry.resource)

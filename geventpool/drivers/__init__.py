@@ -13,8 +13,8 @@ from typing import Any
 from weakref import WeakSet
 
 from ..errors import BlockingDriverWarning, ConfigError
+from .abandoned_queries import AbandonedQuery
 from .base import Driver, Idle, State
-from .ghosts import Ghost
 from .mysqldb import MySQLdb
 from .pg8000 import Pg8000
 from .psycopg import Psycopg
@@ -25,19 +25,19 @@ from .unknown import Unknown, Watched, is_watched
 from .wrapped import Wrapped
 
 __all__ = [
+    "AbandonedQuery",
     "Driver",
-    "Ghost",
     "Idle",
     "State",
     "by_class",
     "driver_for",
     "errors_behind",
     "innermost",
-    "is_full",
     "is_operational",
     "is_unfit",
     "prepare",
     "register",
+    "server_is_full",
     "tune",
     "warn_if_blocking",
     "with_plans",
@@ -168,13 +168,13 @@ def is_operational(error: BaseException) -> bool:
     )
 
 
-def is_full(error: BaseException) -> bool:
+def server_is_full(error: BaseException) -> bool:
     """Has a connect failed because the server has no room for one more connection? Never switches.
 
     Args:
         error: the DBAPI's own.
     """
-    return driver_for(error).is_full(error)
+    return driver_for(error).server_is_full(error)
 
 
 def is_unfit(connection: object, error: BaseException) -> bool:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
-from .ghosts import Ghost
+from .abandoned_queries import AbandonedQuery
 from .mysql import is_mysql_unfit
 
 
@@ -106,7 +106,7 @@ class Driver:
         """Runs a statement that the driver is to prepare by itself. May switch greenlets."""
         raise NotImplementedError
 
-    def ghost(self, connection: Any) -> Ghost | None:
+    def abandoned(self, connection: Any) -> AbandonedQuery | None:
         """What the server may still do for a connection that is about to be closed. Never switches.
 
         Returns:
@@ -127,7 +127,7 @@ class Driver:
         """
         return False
 
-    def is_full(self, error: BaseException) -> bool:
+    def server_is_full(self, error: BaseException) -> bool:
         """Has a connect failed because the server has no room for one more connection?"""
         return False
 

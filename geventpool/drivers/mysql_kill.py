@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .ghosts import Ghost
+from .abandoned_queries import AbandonedQuery
 
 _NO_SUCH_THREAD = 1094  # ER_NO_SUCH_THREAD
 
 
-class Thread(Ghost):
+class Thread(AbandonedQuery):
     """A thread of the server's that works for an abandoned connection.
 
     Args:
@@ -47,15 +47,15 @@ class Thread(Ghost):
                 helper.close()
 
     @staticmethod
-    def cancel_all(ghosts: Sequence[Any], connection: Any) -> list[Exception]:
+    def cancel_all(abandoned_queries: Sequence[Any], connection: Any) -> list[Exception]:
         """Kills all of them that are still there, after one question."""
         # While the connection was waited for, or opened, they may have ended.
-        ghosts = [ghost for ghost in ghosts if not ghost.is_over]
-        if not ghosts:
+        abandoned_queries = [abandoned for abandoned in abandoned_queries if not abandoned.is_over]
+        if not abandoned_queries:
             return []
         # The creator may have set another class, whose rows may be anything.
         cursor = connection.cursor(sys.modules["pymysql.cursors"].Cursor)
-        numbers = ", ".join(f"{ghost.server_id:d}" for ghost in ghosts)
+        numbers = ", ".join(f"{abandoned.server_id:d}" for abandoned in abandoned_queries)
         cursor.execute(
             "SELECT id, id = connection_id(), host FROM information_schema.processlist "
             f"WHERE id IN ({numbers}, connection_id())"
@@ -66,13 +66,13 @@ class Thread(Ghost):
         seen = {number: host for number, _, host in told}
         (own,) = (host for _, is_own, host in told if is_own)
         refusals = []
-        for ghost in ghosts:
-            if ghost.server_id not in seen or ghost.is_over:
+        for abandoned in abandoned_queries:
+            if abandoned.server_id not in seen or abandoned.is_over:
                 continue
             try:
-                _check_that_it_is_ours(ghost, seen[ghost.server_id], connection._sock, own)
+                _check_that_it_is_ours(abandoned, seen[abandoned.server_id], connection._sock, own)
                 # Not `KILL QUERY`: the next one of several statements would go on.
-                cursor.execute(f"KILL CONNECTION {ghost.server_id:d}")
+                cursor.execute(f"KILL CONNECTION {abandoned.server_id:d}")
             except Exception as error:
                 if connection._sock is None:
                     raise  # it is lost, and so is what was to follow
@@ -81,11 +81,11 @@ class Thread(Ghost):
         return refusals
 
 
-def _check_that_it_is_ours(ghost: Thread, seen: str, sock: Any, own: str) -> None:
+def _check_that_it_is_ours(abandoned: Thread, seen: str, sock: Any, own: str) -> None:
     """Is the thread of that number the abandoned connection's?
 
     Args:
-        ghost: the abandoned connection.
+        abandoned: the abandoned connection.
         seen: from which host and port the server sees the thread's connection come.
         sock: the socket of the connection that was asked.
         own: from where the server sees that one come.
@@ -103,10 +103,10 @@ def _check_that_it_is_ours(ghost: Thread, seen: str, sock: Any, own: str) -> Non
             "something between us and the server translates addresses, and so it cannot be told whether "
             "another connection leads to the same server"
         )
-    if there != ghost.theirs or port != _port(ghost.ours):
+    if there != abandoned.theirs or port != _port(abandoned.ours):
         raise RuntimeError("another connection leads to another server")
     # The server may know us by a name; but one address of ours has one name.
-    if host != (own_host if ghost.ours[0] == here[0] else ghost.ours[0]):
+    if host != (own_host if abandoned.ours[0] == here[0] else abandoned.ours[0]):
         raise RuntimeError(
             "another connection leads to another server, or the host has several names"
         )

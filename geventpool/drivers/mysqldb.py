@@ -64,7 +64,7 @@ class MySQLdb(Driver):
         if number is not None:
             hang_up(number, SHUT_RDWR)
 
-    def is_full(self, error: BaseException) -> bool:
+    def server_is_full(self, error: BaseException) -> bool:
         return is_mysql_full(error)
 
     def is_unfit(self, connection: Any, error: BaseException) -> bool:

@@ -23,9 +23,9 @@ from typing import Any
 
 from gevent import socket
 
+from .abandoned_queries import AbandonedQuery
 from .base import Driver, Idle, State
 from .exchange import Exchange, is_open
-from .ghosts import Ghost
 from .postgresql import is_postgresql_full, is_postgresql_unfit, postgresql_unsolicited
 from .sockets import is_tls, move_socket, python_fileno
 
@@ -106,7 +106,7 @@ class Pg8000(Driver):
     def server_id(self, connection: Any) -> int | None:
         return int.from_bytes(connection._backend_key_data[:4], "big")
 
-    def ghost(self, connection: Any) -> Ghost | None:
+    def abandoned(self, connection: Any) -> AbandonedQuery | None:
         sock, key = connection._usock, connection._backend_key_data
         if sock is None or not is_open(connection):
             return None
@@ -115,11 +115,11 @@ class Pg8000(Driver):
         except OSError:
             return None  # the server has let go
         server_id = struct.unpack_from("!i", key)[0] if key and len(key) == 8 else None
-        return Ghost.of(
+        return AbandonedQuery.of(
             python_fileno(sock), server_id, functools.partial(_cancel, family, address, key)
         )
 
-    def is_full(self, error: BaseException) -> bool:
+    def server_is_full(self, error: BaseException) -> bool:
         return is_postgresql_full(error, _sqlstate_of(error))
 
     def is_unfit(self, connection: Any, error: BaseException) -> bool:

@@ -19,8 +19,8 @@ from typing import Any
 import gevent
 from gevent.socket import wait as wait_for
 
+from .abandoned_queries import AbandonedQuery
 from .base import Driver, Idle, State, is_patched
-from .ghosts import Ghost
 from .libpq import CancelRequest, send_in_thread
 from .postgresql import is_postgresql_full, is_postgresql_unfit, postgresql_unsolicited
 from .sockets import hang_up
@@ -118,12 +118,12 @@ class Psycopg(Driver):
             connection.prepare_threshold = _NEVER
         return cursor.execute(text, parameters, prepare=True)
 
-    def ghost(self, connection: Any) -> Ghost | None:
+    def abandoned(self, connection: Any) -> AbandonedQuery | None:
         if connection.closed or connection.pgconn.transaction_status != _ACTIVE:
             return None
         pgconn = connection.pgconn
         send = _cancel_request(pgconn)
-        return Ghost.of(pgconn.socket, pgconn.backend_pid, lambda _: send_in_thread(send))
+        return AbandonedQuery.of(pgconn.socket, pgconn.backend_pid, lambda _: send_in_thread(send))
 
     def leave_to_user(self, connection: Any) -> bool:
         # Its socket would be closed while libev watches it, which may abort the process.
@@ -133,7 +133,7 @@ class Psycopg(Driver):
         gevent.spawn_raw(_close_when_free, connection)
         return True
 
-    def is_full(self, error: BaseException) -> bool:
+    def server_is_full(self, error: BaseException) -> bool:
         return is_postgresql_full(error, getattr(error, "sqlstate", None))
 
     def is_unfit(self, connection: Any, error: BaseException) -> bool:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from .abandoned_queries import AbandonedQuery
 from .base import Driver, Idle, State, is_patched
-from .ghosts import Ghost
 from .libpq import CancelRequest, send_in_thread
 from .postgresql import is_postgresql_full, is_postgresql_unfit, postgresql_unsolicited
 from .sockets import hang_up
@@ -25,7 +25,7 @@ _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = 0, 1, 2, 3
 _READY = 1
 
 # The connections that pools have opened, and what kills have left of them.
-_ghosts: WeakKeyDictionary[Any, Ghost | None] = WeakKeyDictionary()
+_abandoned_queries: WeakKeyDictionary[Any, AbandonedQuery | None] = WeakKeyDictionary()
 
 
 class Psycopg2(Driver):
@@ -45,7 +45,7 @@ class Psycopg2(Driver):
             return  # it blocks, and so nothing can kill its queries
         if not getattr(callback, "_is_watchful", False):
             extensions.set_wait_callback(_watchful(callback))
-        _ghosts[connection] = None
+        _abandoned_queries[connection] = None
 
     def fileno(self, connection: Any) -> int | None:
         if connection.closed:
@@ -82,11 +82,11 @@ class Psycopg2(Driver):
     def server_id(self, connection: Any) -> int | None:
         return int(connection.get_backend_pid())
 
-    def ghost(self, connection: Any) -> Ghost | None:
-        if connection not in _ghosts:
+    def abandoned(self, connection: Any) -> AbandonedQuery | None:
+        if connection not in _abandoned_queries:
             return None
-        ghost = _ghosts.pop(connection) or _ghost_of(connection)
-        return None if ghost is None or ghost.is_over else ghost
+        abandoned = _abandoned_queries.pop(connection) or _abandoned_of(connection)
+        return None if abandoned is None or abandoned.is_over else abandoned
 
     def leave_to_user(self, connection: Any) -> bool:
         # While it waits it holds its mutex, and whoever closes it would stop the whole process.
@@ -95,7 +95,7 @@ class Psycopg2(Driver):
         hang_up(connection.fileno())
         return True
 
-    def is_full(self, error: BaseException) -> bool:
+    def server_is_full(self, error: BaseException) -> bool:
         return is_postgresql_full(error, getattr(error, "pgcode", None))
 
     def is_unfit(self, connection: Any, error: BaseException) -> bool:
@@ -122,8 +122,8 @@ def _watchful(callback: Callable[[Any], object]) -> Callable[[Any], None]:
         try:
             callback(connection)
         except BaseException:
-            if connection in _ghosts:
-                _ghosts[connection] = _ghost_of(connection)
+            if connection in _abandoned_queries:
+                _abandoned_queries[connection] = _abandoned_of(connection)
             raise
 
     watchful: Any = wait
@@ -131,11 +131,11 @@ def _watchful(callback: Callable[[Any], object]) -> Callable[[Any], None]:
     return wait
 
 
-def _ghost_of(connection: Any) -> Ghost | None:
+def _abandoned_of(connection: Any) -> AbandonedQuery | None:
     """What is left of it; nothing if it is lost, or waits for no answer."""
     if connection.closed or connection.get_transaction_status() != _ACTIVE:
         return None
     extension = str(sys.modules["psycopg2._psycopg"].__file__)
     send = CancelRequest(extension, connection.pgconn_ptr).send
     pid = connection.get_backend_pid()
-    return Ghost.of(connection.fileno(), pid, lambda _: send_in_thread(send))
+    return AbandonedQuery.of(connection.fileno(), pid, lambda _: send_in_thread(send))

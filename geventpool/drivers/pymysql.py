@@ -17,10 +17,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from .abandoned_queries import AbandonedQuery
 from .base import Driver, Idle, State
 from .contexts import share_tls_contexts
 from .exchange import NOBODY, SOMEBODY, SPOILED, Exchange, is_open
-from .ghosts import Ghost
 from .mysql import is_mysql_full, is_mysql_unfit, mysql_code
 from .mysql_kill import Thread
 from .sockets import hang_up, is_tls, move_socket, python_fileno, python_fileno_of
@@ -121,17 +121,17 @@ class PyMySQL(Driver):
     def server_id(self, connection: Any) -> int | None:
         return int(connection.thread_id())
 
-    def ghost(self, connection: Any) -> Ghost | None:
-        kept: Ghost | None = connection.__dict__.pop("_ghost", None)
+    def abandoned(self, connection: Any) -> AbandonedQuery | None:
+        kept: AbandonedQuery | None = connection.__dict__.pop("_abandoned", None)
         if kept is not None:
             return None if kept.is_over else kept
         result = connection._result
         owes_a_read = is_open(connection) or (
             result is not None and (result.unbuffered_active or result.has_next)
         )
-        return _ghost_of(connection) if owes_a_read else None
+        return _abandoned_of(connection) if owes_a_read else None
 
-    def is_full(self, error: BaseException) -> bool:
+    def server_is_full(self, error: BaseException) -> bool:
         return is_mysql_full(error)
 
     def is_unfit(self, connection: Any, error: BaseException) -> bool:
@@ -141,7 +141,7 @@ class PyMySQL(Driver):
         move_socket(connection._sock)
 
 
-def _ghost_of(connection: Any) -> Ghost | None:
+def _abandoned_of(connection: Any) -> AbandonedQuery | None:
     """What is left of it when its socket will be closed."""
     sock = connection._sock
     try:
@@ -185,7 +185,7 @@ def _pessimist(kind: Any) -> type:
             # Perhaps half a packet: whatever is sent next, the server takes for the other half. It
             # waits for that, and not we for it: nothing is to be ended.
             self._force_close()
-            self.__dict__.pop("_ghost", None)
+            self.__dict__.pop("_abandoned", None)
             raise
         if has_begun:
             exchange.end()
@@ -195,7 +195,7 @@ def _pessimist(kind: Any) -> type:
         sock, is_asked_to = self._sock, getattr(self, "_closed", False)
         if sock is not None and not is_asked_to:
             # Something was to be read, and a kill or a time-out came instead.
-            self._ghost = _ghost_of(self)
+            self._abandoned = _abandoned_of(self)
         try:
             kind._force_close(self)
         except RuntimeError:

@@ -10,7 +10,7 @@ from sqlalchemy import exc
 from sqlalchemy.pool.base import _AdhocProxiedConnection, _ConnDialect
 
 from .. import drivers
-from ..drivers.ghosts import Ghost
+from ..drivers.abandoned_queries import AbandonedQuery
 from ..pool import ConnectionHandlers, getter
 from .errors import kill_behind
 from .proxy import Record, RecordPool
@@ -50,12 +50,14 @@ class RecordHandlers(ConnectionHandlers):
             elif cause == "owner ended":
                 record.entry = None  # whoever still refers to it has nothing to give back
 
-    def ghost(self, record: Any) -> Ghost | None:
+    def abandoned(self, record: Any) -> AbandonedQuery | None:
         if record.dbapi_connection is None:
-            ghost: Ghost | None = record.ghost  # it was invalidated, and so is closed already
-            record.ghost = None
-            return ghost
-        return super().ghost(record.dbapi_connection)
+            abandoned: AbandonedQuery | None = (
+                record.abandoned
+            )  # it was invalidated, and so is closed already
+            record.abandoned = None
+            return abandoned
+        return super().abandoned(record.dbapi_connection)
 
     def is_busy(self, record: Any) -> bool:
         return record.dbapi_connection is not None and super().is_busy(record.dbapi_connection)
@@ -109,5 +111,5 @@ class RecordHandlers(ConnectionHandlers):
     def on_reconnect(self, record: Any, tell: Callable[[], object]) -> None:
         super().on_reconnect(record.dbapi_connection, tell)
 
-    def is_farewell(self, record: Any, peeked: bytes) -> bool:
-        return super().is_farewell(record.dbapi_connection, peeked)
+    def means_hangup(self, record: Any, peeked: bytes) -> bool:
+        return super().means_hangup(record.dbapi_connection, peeked)

@@ -274,7 +274,7 @@ class GeventPool(RecordPool, _Arguments):
         entry: Entry | None = record.entry
         if entry is None or entry.state is not IN_USE:
             return
-        if record.ghost is not None:
+        if record.abandoned is not None:
             self.core.discard(entry, "abandoned")
         elif record.dbapi_connection is None:
             self._spares.append(record)

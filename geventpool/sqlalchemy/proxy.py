@@ -17,8 +17,8 @@ from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 from .. import drivers
 from ..core.entry import CLOSED, IN_USE, Entry
 from ..core.registry import look_for_fork, unforked
+from ..drivers.abandoned_queries import AbandonedQuery
 from ..drivers.base import Driver, State
-from ..drivers.ghosts import Ghost
 from ..pool import BasePool
 
 # An enum's members are dear to look up.
@@ -58,13 +58,13 @@ class Record(_ConnectionRecord):
 
     Attributes:
         entry: the entry of which this record is the resource, while it is lent.
-        ghost: what the connection that it has lost may have left on the server.
+        abandoned: what the connection that it has lost may have left on the server.
         was_killed: it has lost it by a kill of its user, which says nothing of the server.
         driver: what is known of its connection's DBAPI.
     """
 
     entry: Entry | None = None
-    ghost: Ghost | None = None
+    abandoned: AbandonedQuery | None = None
     was_killed = False
     driver: Driver
 
@@ -102,7 +102,7 @@ class Record(_ConnectionRecord):
         if not soft and self.dbapi_connection is not None:
             # SQLAlchemy closes it here and now, and what it had begun could not be found any more.
             with contextlib.suppress(Exception):  # a driver's surprise
-                self.ghost = self._pool.core.handlers.ghost(self)
+                self.abandoned = self._pool.core.handlers.abandoned(self)
         super().invalidate(e, soft)
 
     def checkin(self, _fairy_was_created: bool = True) -> None:

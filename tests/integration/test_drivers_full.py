@@ -10,7 +10,7 @@ import gevent
 import pytest
 from sqlalchemy import make_url
 
-from geventpool.drivers import driver_for, is_full
+from geventpool.drivers import driver_for, server_is_full
 from tools.servers import MariaDB, PostgreSQL
 
 from .dbapi import (
@@ -25,7 +25,7 @@ from .dbapi import (
     server_of,
     set_autocommit,
 )
-from .test_drivers_ghosts import files, tls_mariadb, tls_postgresql
+from .test_drivers_abandoned_queries import files, tls_mariadb, tls_postgresql
 
 __all__ = ["files", "tls_mariadb", "tls_postgresql"]  # pytest's fixtures
 
@@ -73,7 +73,7 @@ def test_a_server_that_has_all_its_connections_in_use_is_full(
     kind = "small_mariadb" if name in MYSQL else "small_postgresql"
     server = request.getfixturevalue(kind)
     error = refusal(name, server.url(name), 20)
-    assert is_full(error), error
+    assert server_is_full(error), error
     assert driver_for(error).name == name
 
 
@@ -86,7 +86,7 @@ def test_a_server_with_connections_left_for_administrators_only_is_full(
         if not tell("select 1 from pg_roles where rolname = 'plain'"):
             tell("create role plain login password 'plain'")
     error = refusal(name, url_of(server, name, "plain"), 20)
-    assert is_full(error), error
+    assert server_is_full(error), error
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_user_who_has_all_his_connections_in_use_finds_the_server_full(
     limited: Callable[[str], str], name: str
 ) -> None:
     error = refusal(name, limited(name), 2)
-    assert is_full(error), error
+    assert server_is_full(error), error
 
 
 @pytest.mark.parametrize("name", POSTGRESQL)
@@ -132,7 +132,7 @@ def test_a_database_that_has_all_its_connections_in_use_is_full(
         tell("alter role single connection limit 9")
         url = make_url(url).set(database="single").render_as_string(hide_password=False)
         error = refusal(name, url, 2)
-        assert is_full(error), error
+        assert server_is_full(error), error
         # Its one connection has just been closed, and may not be gone yet.
         tell("drop database single with (force)")
 
@@ -147,7 +147,7 @@ def test_a_user_who_has_connected_too_often_this_hour_is_not_helped_by_a_returne
     open_connection(name, url).close()
     error = refusal(name, url, 1)
     assert error.args[0] == 1226
-    assert not is_full(error)
+    assert not server_is_full(error)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -156,19 +156,19 @@ def test_what_else_goes_wrong_does_not_mean_that_a_server_is_full(
 ) -> None:
     server = server_of(request, name)
     unknown = refusal(name, url_of(server, name, "nobody_at_all"), 1)
-    assert not is_full(unknown), unknown
+    assert not server_is_full(unknown), unknown
     nowhere = make_url(server.url(name)).set(port=1).render_as_string(hide_password=False)
     gone = refusal(name, nowhere, 1)
-    assert not is_full(gone), gone
+    assert not server_is_full(gone), gone
     with contextlib.closing(open_connection(name, server.url(name))) as connection:
         with pytest.raises(module_of(name).Error) as caught:
             run(connection, "select * from there_is_no_such_table")
-    assert not is_full(caught.value)
+    assert not server_is_full(caught.value)
 
 
 def test_errors_of_no_dbapi_do_not_mean_that_a_server_is_full() -> None:
     for error in (OSError(1040, "Too many connections"), gevent.Timeout(), Exception()):
-        assert not is_full(error)
+        assert not server_is_full(error)
 
 
 # From one native thread to another.
@@ -204,13 +204,13 @@ def tour(name: str, url: str) -> None:
     driver.move(connection)
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.1):
         run(connection, "select sleep(30)" if name in MYSQL else "select pg_sleep(30)")
-    ghost = driver.ghost(connection)
-    assert ghost is not None
-    with contextlib.closing(ghost):
+    abandoned = driver.abandoned(connection)
+    assert abandoned is not None
+    with contextlib.closing(abandoned):
         with contextlib.suppress(Exception):
             connection.close()
-        ghost.cancel(lambda: open_connection(name, url))
-        assert ghost.wait(5)
+        abandoned.cancel(lambda: open_connection(name, url))
+        assert abandoned.wait(5)
     subject.close()
 
 

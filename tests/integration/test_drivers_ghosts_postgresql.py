@@ -15,7 +15,7 @@ from geventpool.drivers import driver_for
 from tools.servers import PostgreSQL
 
 from .dbapi import POSTGRESQL, module_of, open_connection, run
-from .test_drivers_ghosts import Mourned, Stop, descriptors, end, mourned_of
+from .test_drivers_abandoned_queries import Mourned, Stop, descriptors, end, mourned_of
 
 __all__ = ["mourned_of"]  # a fixture of pytest's
 
@@ -25,7 +25,7 @@ def test_a_server_that_does_not_answer_a_cancel_stops_nobody_else(name: str) -> 
     """The server's first process sleeps, so that it takes connections and says nothing to them."""
     with PostgreSQL() as server:
         mourned = Mourned(name, server.url(name))
-        ghost = mourned.abandon()
+        abandoned = mourned.abandon()
         ticks = 0
 
         def tick() -> None:
@@ -38,14 +38,14 @@ def test_a_server_that_does_not_answer_a_cancel_stops_nobody_else(name: str) -> 
         os.kill(server._process.pid, signal.SIGSTOP)
         try:
             with pytest.raises(gevent.Timeout), gevent.Timeout(1):
-                ghost.cancel(mourned.connect)
+                abandoned.cancel(mourned.connect)
         finally:
             os.kill(server._process.pid, signal.SIGCONT)
             ticker.kill()
         assert ticks > 10, "the hub stood still"
-        with contextlib.closing(ghost):
-            ghost.cancel(mourned.connect)
-            assert ghost.wait(5)
+        with contextlib.closing(abandoned):
+            abandoned.cancel(mourned.connect)
+            assert abandoned.wait(5)
         mourned.subject.close()
 
 
@@ -55,11 +55,11 @@ def test_no_more_than_a_few_threads_wait_for_servers_that_do_not_answer(
 ) -> None:
     monkeypatch.setattr("geventpool.drivers.libpq._MOST_THREADS", 0)
     mourned = mourned_of(name)
-    ghost = mourned.abandon()
+    abandoned = mourned.abandon()
     with pytest.raises(RuntimeError, match="hang already"):
-        ghost.cancel(mourned.connect)
+        abandoned.cancel(mourned.connect)
     monkeypatch.undo()
-    end(mourned, ghost)
+    end(mourned, abandoned)
 
 
 @pytest.mark.parametrize("name", ["psycopg", "psycopg2"])
@@ -70,11 +70,11 @@ def test_without_libpqs_functions_a_cancel_says_so_and_the_wait_still_works(
         pytest.skip("NOT RUN: this psycopg calls libpq by ctypes itself")
     monkeypatch.setattr("geventpool.drivers.libpq._load", lambda extension: None)
     mourned = mourned_of(name)
-    with contextlib.closing(mourned.abandon()) as ghost:
+    with contextlib.closing(mourned.abandon()) as abandoned:
         with pytest.raises(RuntimeError, match="cannot be reached"):
-            ghost.cancel(mourned.connect)
+            abandoned.cancel(mourned.connect)
         mourned.subject.kill()
-        assert ghost.wait(5)
+        assert abandoned.wait(5)
 
 
 def test_psycopg2s_wait_callback_is_wrapped_once_and_again_if_the_user_sets_another(
@@ -125,7 +125,7 @@ def test_a_psycopg2_connection_that_no_pool_has_opened_is_left_as_it_is(
         run(stranger, "select pg_sleep(0.5)")
     assert stranger.closed
     assert descriptors() == before - 1
-    assert driver_for(stranger).ghost(stranger) is None
+    assert driver_for(stranger).abandoned(stranger) is None
 
 
 def test_a_server_in_the_middle_of_a_large_answer_is_ended(

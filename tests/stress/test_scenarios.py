@@ -18,7 +18,7 @@ from tests.stress.scenarios.run import run_one, url_for
 from .server_side import IS_WHOLE
 
 # What the others are about has tests of its own beside this file.
-SHORT = ("ghosts", "overload", "deadlock", "owner_death", "refusing_server", "spike")
+SHORT = ("abandoned_queries", "overload", "deadlock", "owner_death", "refusing_server", "spike")
 ROWS = [
     (scenario, row)
     for scenario in SCENARIOS

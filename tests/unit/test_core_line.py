@@ -230,7 +230,7 @@ def test_callers_that_are_about_to_be_killed_are_passed_over_once_that_is_learnt
 ) -> None:
     pool = ConnectionPool(driver.connect, clock=clock, max_size=1, timeout=None)
     handlers: Any = pool.core.handlers  # whose driver's file finds that a query was left behind
-    handlers.ghost, handlers.lay = (lambda _: "a ghost"), (lambda _: True)
+    handlers.abandoned, handlers.cancel = (lambda _: "an abandoned query"), (lambda _: True)
     outcomes = overload(pool, clock, patience=0.52, seconds=20)
     late = outcomes[len(outcomes) // 2 :]
     # Strictly in order, all are served at an age at which they cannot finish.

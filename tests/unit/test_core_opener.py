@@ -141,7 +141,7 @@ def full(driver: FakeDriver, clock: FakeClock, most: int, **settings: Any) -> Co
         return driver.connect()
 
     pool = ConnectionPool(connect, clock=clock, **settings)
-    pool.core.handlers.is_full = lambda error: "too many" in str(error)  # type: ignore[method-assign]
+    pool.core.handlers.server_is_full = lambda error: "too many" in str(error)  # type: ignore[method-assign]
     return pool
 
 

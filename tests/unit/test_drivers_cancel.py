@@ -13,8 +13,8 @@ from gevent import socket
 from gevent.event import Event
 
 from geventpool.core import threads
-from geventpool.drivers import Ghost
-from geventpool.drivers.undertaker import Undertaker
+from geventpool.drivers import AbandonedQuery
+from geventpool.drivers.canceller import Canceller
 
 SECONDS = 5.0
 
@@ -36,7 +36,7 @@ class Server:
         self.may_go_on = Event()
         self.may_go_on.set()
         self.refuses = False
-        self.canceller = Undertaker(self.connect, self.lend, threads.off_hub)
+        self.canceller = Canceller(self.connect, self.lend, threads.off_hub)
 
     def connect(self) -> Connection:
         self.opened.append(Connection(self, "opened"))
@@ -52,8 +52,8 @@ class Server:
             raise
 
     def abandon(self, number: int) -> tuple[gevent.Greenlet, Abandoned]:
-        ghost = Abandoned(number)
-        return gevent.spawn(self.canceller.lay, ghost, SECONDS), ghost
+        abandoned = Abandoned(number)
+        return gevent.spawn(self.canceller.cancel, abandoned, SECONDS), abandoned
 
 
 class Connection:
@@ -67,7 +67,7 @@ class Connection:
         self.is_open = False
 
 
-class Abandoned(Ghost):
+class Abandoned(AbandonedQuery):
     """A query at work on the other socket of a pair."""
 
     needs_connection = True
@@ -78,16 +78,18 @@ class Abandoned(Ghost):
         ours.close()
 
     @staticmethod
-    def cancel_all(ghosts: Sequence[Any], connection: Any) -> list[Exception]:
+    def cancel_all(abandoned_queries: Sequence[Any], connection: Any) -> list[Exception]:
         server = connection.server
         server.may_go_on.wait()
         if connection.is_dead:
             raise OSError("lost")
-        server.log.append((connection.name, [ghost.server_id for ghost in ghosts]))
+        server.log.append(
+            (connection.name, [abandoned.server_id for abandoned in abandoned_queries])
+        )
         if server.refuses:
             return [RuntimeError("another connection leads to another server")]
-        for ghost in ghosts:
-            ghost.theirs.close()
+        for abandoned in abandoned_queries:
+            abandoned.theirs.close()
         return []
 
 
@@ -99,10 +101,10 @@ def server() -> Server:
 def test_a_query_that_ends_by_itself_in_a_moment_is_not_cancelled(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geventpool.drivers.undertaker._MOMENT", SECONDS)
-    laying, ghost = server.abandon(1)
+    monkeypatch.setattr("geventpool.drivers.canceller._MOMENT", SECONDS)
+    laying, abandoned = server.abandon(1)
     gevent.idle()
-    ghost.theirs.close()
+    abandoned.theirs.close()
     assert laying.get(timeout=SECONDS)
     assert server.log == server.opened == []
 
@@ -166,10 +168,10 @@ def test_what_is_refused_is_said_once_and_the_connection_is_kept(
     server.lent = [Connection(server, "lent") for _ in range(2)]
     with caplog.at_level(logging.WARNING, "geventpool"):
         for number in (1, 2):
-            laying, ghost = server.abandon(number)
+            laying, abandoned = server.abandon(number)
             while len(server.log) < number:
                 gevent.sleep(0.001)
-            ghost.theirs.close()
+            abandoned.theirs.close()
             assert laying.get(timeout=SECONDS), "it is waited for all the same"
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "leads to another server" in caplog.text

@@ -168,7 +168,7 @@ def test_random_kills_cost_no_more_than_the_requests_that_they_hit(
         listener.observer.detach()
 
 
-def test_time_outs_around_long_queries_leave_no_ghosts(alias: Alias, url: str) -> None:
+def test_time_outs_around_long_queries_leave_no_abandoned_queries(alias: Alias, url: str) -> None:
     name = alias(NAME=NAME, POOL={"max_size": MAX_SIZE, "timeout": 30})
     observer, most, timed_out = Observer(url), [0], []
     goes_on = [True]

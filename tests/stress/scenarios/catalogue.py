@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from . import (
+    abandoned_queries,
     deadlock,
     failing_server,
     fairness,
     fork,
     garbage,
-    ghosts,
     kill_sweep,
     overload,
     owner_death,
@@ -23,7 +23,7 @@ SCENARIOS: tuple[Scenario, ...] = tuple(
     module.SCENARIO
     for module in (
         kill_sweep,
-        ghosts,
+        abandoned_queries,
         garbage,
         fork,
         threads,

@@ -59,8 +59,8 @@ def run(context: Context) -> None:
 
 
 SCENARIO = Scenario(
-    name="ghosts",
-    title="Ghost backends",
+    name="abandoned_queries",
+    title="AbandonedQuery backends",
     about=(
         f"{CALLERS} greenlets on a pool of {MAX_SIZE}; each gives up its 4 s query after {PATIENCE} s "
         "(`gevent.Timeout` around the query). The server is asked from beside how many of these queries "

@@ -1,4 +1,4 @@
-"""What a ghost does to its socket, without a server."""
+"""What an abandoned query does to its socket, without a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gevent import socket
 from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
-from geventpool.drivers import Driver, Ghost
+from geventpool.drivers import AbandonedQuery, Driver
 from geventpool.drivers.pg8000 import Pg8000
 from geventpool.drivers.sockets import move_socket
 
@@ -33,30 +33,30 @@ def nothing(connect: object) -> None:
     """A cancel that has no effect."""
 
 
-def test_an_unknown_driver_leaves_no_ghost_and_is_never_full() -> None:
+def test_an_unknown_driver_leaves_no_abandoned_query_and_is_never_full() -> None:
     driver = Driver()
-    assert driver.ghost(object()) is None
-    assert not driver.is_full(Exception("too many clients already"))
+    assert driver.abandoned(object()) is None
+    assert not driver.server_is_full(Exception("too many clients already"))
     driver.move(object())
 
 
-def test_a_ghost_waits_until_the_peer_has_hung_up(pair: tuple[Any, Any]) -> None:
+def test_an_abandoned_query_waits_until_the_peer_has_hung_up(pair: tuple[Any, Any]) -> None:
     ours, theirs = pair
-    ghost = Ghost(ours.fileno(), 7, nothing)
+    abandoned = AbandonedQuery(ours.fileno(), 7, nothing)
     ours.close()
-    assert not ghost.wait(0)
-    assert not ghost.wait(0.01)
+    assert not abandoned.wait(0)
+    assert not abandoned.wait(0.01)
     assert theirs.recv(1) == b"", "we have hung up, though the descriptor is open"
     gevent.spawn_later(0.01, theirs.close)
-    assert ghost.wait(5)
-    ghost.close()
-    ghost.close()
-    assert not ghost.wait(5), "nothing is to be seen any more"
+    assert abandoned.wait(5)
+    abandoned.close()
+    abandoned.close()
+    assert not abandoned.wait(5), "nothing is to be seen any more"
 
 
-def test_a_ghost_reads_what_the_peer_wants_to_be_rid_of(pair: tuple[Any, Any]) -> None:
+def test_an_abandoned_query_reads_what_the_peer_wants_to_be_rid_of(pair: tuple[Any, Any]) -> None:
     ours, theirs = pair
-    ghost = Ghost(ours.fileno(), 7, nothing)
+    abandoned = AbandonedQuery(ours.fileno(), 7, nothing)
     ours.close()
 
     def answer() -> None:
@@ -64,13 +64,13 @@ def test_a_ghost_reads_what_the_peer_wants_to_be_rid_of(pair: tuple[Any, Any]) -
         theirs.close()
 
     gevent.spawn(answer)
-    assert ghost.wait(5)
-    ghost.close()
+    assert abandoned.wait(5)
+    abandoned.close()
 
 
 def test_a_peer_that_never_stops_talking_does_not_stop_the_hub(pair: tuple[Any, Any]) -> None:
     ours, theirs = pair
-    ghost = Ghost(ours.fileno(), 7, nothing)
+    abandoned = AbandonedQuery(ours.fileno(), 7, nothing)
     ours.close()
 
     def talk() -> None:
@@ -87,58 +87,60 @@ def test_a_peer_that_never_stops_talking_does_not_stop_the_hub(pair: tuple[Any, 
             ticks += 1
 
     ticker = gevent.spawn(tick)
-    assert not ghost.wait(0.2)
+    assert not abandoned.wait(0.2)
     gevent.killall([talker, ticker])
-    ghost.close()
+    abandoned.close()
     assert ticks > 5
 
 
 def test_a_reset_is_an_end_too(pair: tuple[Any, Any]) -> None:
     ours, theirs = pair
-    ghost = Ghost(ours.fileno(), 7, nothing)
+    abandoned = AbandonedQuery(ours.fileno(), 7, nothing)
     ours.sendall(b"unread")  # which makes it a reset
     ours.close()
     theirs.close()
-    assert ghost.is_over
-    assert ghost.wait(5)
-    ghost.close()
+    assert abandoned.is_over
+    assert abandoned.wait(5)
+    abandoned.close()
 
 
-def test_where_the_peer_has_hung_up_already_there_is_no_ghost_and_nothing_to_cancel(
+def test_where_the_peer_has_hung_up_already_there_is_no_abandoned_query_and_nothing_to_cancel(
     pair: tuple[Any, Any],
 ) -> None:
     ours, theirs = pair
     asked: list[object] = []
-    ghost = Ghost.of(ours.fileno(), 7, asked.append)
-    assert ghost is not None
-    ghost.cancel(list)
+    abandoned = AbandonedQuery.of(ours.fileno(), 7, asked.append)
+    assert abandoned is not None
+    abandoned.cancel(list)
     assert asked == [list]
     theirs.sendall(b"farewell")
     theirs.close()
-    ghost.cancel(list)
+    abandoned.cancel(list)
     assert asked == [list]
-    assert Ghost.of(ours.fileno(), 7, asked.append) is None
-    ghost.close()
+    assert AbandonedQuery.of(ours.fileno(), 7, asked.append) is None
+    abandoned.close()
     ours.close()
-    assert Ghost.of(ours.fileno(), 7, asked.append) is None
-    assert Ghost.of(None, 7, asked.append) is None
+    assert AbandonedQuery.of(ours.fileno(), 7, asked.append) is None
+    assert AbandonedQuery.of(None, 7, asked.append) is None
 
 
-def test_a_ghost_that_nobody_closes_is_no_leak(pair: tuple[Any, Any]) -> None:
+def test_an_abandoned_query_that_nobody_closes_is_no_leak(pair: tuple[Any, Any]) -> None:
     ours, theirs = pair
-    ghost = Ghost(ours.fileno(), 7, nothing)
+    abandoned = AbandonedQuery(ours.fileno(), 7, nothing)
     ours.close()
-    assert repr(ghost) == "<Ghost of server connection 7>"
-    del ghost
+    assert repr(abandoned) == "<AbandonedQuery of server connection 7>"
+    del abandoned
     with gevent.Timeout(60):
         assert theirs.recv(1) == b""
 
 
-def test_a_ghost_is_closed_now_and_not_at_the_next_turn_of_the_loop(pair: tuple[Any, Any]) -> None:
+def test_an_abandoned_query_is_closed_now_and_not_at_the_next_turn_of_the_loop(
+    pair: tuple[Any, Any],
+) -> None:
     before = set(os.listdir("/proc/self/fd"))
-    ghost = Ghost(pair[0].fileno(), 7, nothing)
+    abandoned = AbandonedQuery(pair[0].fileno(), 7, nothing)
     assert set(os.listdir("/proc/self/fd")) != before
-    ghost.close()
+    abandoned.close()
     assert set(os.listdir("/proc/self/fd")) == before
 
 
@@ -151,14 +153,14 @@ def test_a_process_without_a_free_descriptor_can_cancel_but_not_see_the_end(
     os.close(free)
     resource.setrlimit(resource.RLIMIT_NOFILE, (free, was[1]))
     try:
-        ghost = Ghost.of(pair[0].fileno(), 7, asked.append)
+        abandoned = AbandonedQuery.of(pair[0].fileno(), 7, asked.append)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, was)
-    assert ghost is not None
-    ghost.cancel(list)
+    assert abandoned is not None
+    abandoned.cancel(list)
     assert asked == [list]
-    assert not ghost.wait(5)
-    ghost.close()
+    assert not abandoned.wait(5)
+    abandoned.close()
 
 
 def test_pg8000s_cancel_goes_to_the_unix_socket_that_the_connection_came_by(tmp_path: Path) -> None:
@@ -172,9 +174,9 @@ def test_pg8000s_cancel_goes_to_the_unix_socket_that_the_connection_came_by(tmp_
             _exchange=SimpleNamespace(is_open=True),
             _backend_key_data=struct.pack("!ii", 7, -8),
         )
-        ghost = Pg8000().ghost(connection)
-        assert ghost is not None
-        assert ghost.server_id == 7
+        abandoned = Pg8000().abandoned(connection)
+        assert abandoned is not None
+        assert abandoned.server_id == 7
         theirs, _ = server.accept()
         heard: list[bytes] = []
 
@@ -184,22 +186,22 @@ def test_pg8000s_cancel_goes_to_the_unix_socket_that_the_connection_came_by(tmp_
             asking.close()
 
         listener = gevent.spawn(listen)
-        ghost.cancel(list)
+        abandoned.cancel(list)
         listener.join(5)
         assert heard == [struct.pack("!iiii", 16, 80877102, 7, -8)]
         theirs.close()
-        ghost.close()
+        abandoned.close()
 
 
 def test_a_server_that_gave_pg8000_no_key_cannot_be_asked(pair: tuple[Any, Any]) -> None:
     connection = SimpleNamespace(
         _usock=pair[0], _exchange=SimpleNamespace(is_open=True), _backend_key_data=None
     )
-    ghost = Pg8000().ghost(connection)
-    assert ghost is not None
+    abandoned = Pg8000().abandoned(connection)
+    assert abandoned is not None
     with pytest.raises(RuntimeError, match="no key"):
-        ghost.cancel(list)
-    ghost.close()
+        abandoned.cancel(list)
+    abandoned.close()
 
 
 def test_what_is_no_socket_of_gevents_is_not_moved(pair: tuple[Any, Any]) -> None:

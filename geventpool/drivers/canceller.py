@@ -18,7 +18,7 @@ from typing import Any
 import gevent
 from gevent.lock import Semaphore
 
-from .ghosts import Ghost
+from .abandoned_queries import AbandonedQuery
 
 log = logging.getLogger("geventpool")
 
@@ -28,7 +28,7 @@ log = logging.getLogger("geventpool")
 _MOMENT = 0.02
 
 
-class Undertaker:
+class Canceller:
     """Cancels abandoned queries.
 
     Args:
@@ -48,10 +48,10 @@ class Undertaker:
         self._lend = lend
         self._call = call
         self._one_at_a_time = Semaphore(1)
-        self._pending: list[Ghost] = []
+        self._pending: list[AbandonedQuery] = []
         self._has_said = False
 
-    def lay(self, ghost: Ghost, seconds: float) -> bool:
+    def cancel(self, abandoned: AbandonedQuery, seconds: float) -> bool:
         """Has the server stop, and waits until it has let go. Switches greenlets.
 
         Called by greenlets of one hub: gevent's semaphores lose wake-ups between native threads.
@@ -61,43 +61,43 @@ class Undertaker:
         """
         limit = gevent.Timeout.start_new(seconds)
         try:
-            if ghost.wait(_MOMENT):
+            if abandoned.wait(_MOMENT):
                 return True
             try:
-                self._cancel(ghost)
+                self._cancel(abandoned)
             except Exception as error:
                 self._say(error)
-            return ghost.wait(seconds)
+            return abandoned.wait(seconds)
         except gevent.Timeout as error:
             if error is not limit:
                 raise
             return False
         finally:
             limit.close()
-            ghost.close()
+            abandoned.close()
 
-    def _cancel(self, ghost: Ghost) -> None:
-        if not ghost.needs_connection:
+    def _cancel(self, abandoned: AbandonedQuery) -> None:
+        if not abandoned.needs_connection:
             with self._one_at_a_time:
-                self._call(ghost.cancel, self._connect)
+                self._call(abandoned.cancel, self._connect)
             return
-        self._pending.append(ghost)
+        self._pending.append(abandoned)
         try:
             with self._one_at_a_time:
-                if ghost in self._pending:  # else it was cancelled together with another
-                    self._cancel_pending(type(ghost))
+                if abandoned in self._pending:  # else it was cancelled together with another
+                    self._cancel_pending(type(abandoned))
         finally:
-            if ghost in self._pending:
-                self._pending.remove(ghost)
+            if abandoned in self._pending:
+                self._pending.remove(abandoned)
 
-    def _cancel_pending(self, kind: type[Ghost]) -> None:
+    def _cancel_pending(self, kind: type[AbandonedQuery]) -> None:
         """Cancels all that wait for it by now."""
         # A connection that was idle may turn out to be dead; then a fresh one is asked.
         with contextlib.suppress(Exception), self._lend() as connection:
             if connection is not None:
                 self._cancel_through(connection, kind)
                 return
-        if any(not ghost.is_over for ghost in self._pending):
+        if any(not abandoned.is_over for abandoned in self._pending):
             helper = self._call(self._connect)
             try:
                 self._cancel_through(helper, kind)
@@ -105,11 +105,13 @@ class Undertaker:
                 with contextlib.suppress(Exception):
                     self._call(helper.close)
 
-    def _cancel_through(self, connection: Any, kind: type[Ghost]) -> None:
-        ghosts = [ghost for ghost in self._pending if type(ghost) is kind]
-        for refusal in self._call(kind.cancel_all, ghosts, connection):
+    def _cancel_through(self, connection: Any, kind: type[AbandonedQuery]) -> None:
+        abandoned_queries = [abandoned for abandoned in self._pending if type(abandoned) is kind]
+        for refusal in self._call(kind.cancel_all, abandoned_queries, connection):
             self._say(refusal)
-        self._pending = [ghost for ghost in self._pending if ghost not in ghosts]
+        self._pending = [
+            abandoned for abandoned in self._pending if abandoned not in abandoned_queries
+        ]
 
     def _say(self, error: Exception) -> None:
         """Once: it will be the same the next time, and the figures count it."""

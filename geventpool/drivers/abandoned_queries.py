@@ -16,10 +16,10 @@ from .sockets import hang_up, has_hung_up
 # gevent's own puts it off to the next turn of the loop, which may never come; and it may switch.
 _close: Callable[[int], None] = get_original("os", "close")
 
-G = TypeVar("G", bound="Ghost")
+G = TypeVar("G", bound="AbandonedQuery")
 
 
-class Ghost:
+class AbandonedQuery:
     """What a connection that was left in mid-query may still have at work on the server.
 
     It outlives the driver's connection: it has a descriptor of its own for the same socket.
@@ -64,7 +64,7 @@ class Ghost:
         return cls(fileno, *more)
 
     def __repr__(self) -> str:
-        return f"<Ghost of server connection {self.server_id}>"
+        return f"<AbandonedQuery of server connection {self.server_id}>"
 
     def __del__(self) -> None:
         self.close()
@@ -87,11 +87,11 @@ class Ghost:
             self._cancel(connect)
 
     @staticmethod
-    def cancel_all(ghosts: Sequence[Any], connection: Any) -> list[Exception]:
+    def cancel_all(abandoned_queries: Sequence[Any], connection: Any) -> list[Exception]:
         """Asks the server to stop all of them, if they need a connection. May switch greenlets.
 
         Args:
-            ghosts: of this class.
+            abandoned_queries: of this class.
             connection: what to ask through; it is as good as before if nothing is raised.
 
         Returns:

@@ -12,7 +12,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from geventpool.drivers import Ghost, driver_for
+from geventpool.drivers import AbandonedQuery, driver_for
 from geventpool.drivers.mysql_kill import Thread
 
 from .dbapi import (
@@ -33,7 +33,7 @@ __all__ = ["tls_mariadb", "tls_postgresql"]  # pytest's fixtures
 
 
 class Mourned:
-    """A subject, and what its ghost is given to open connections with."""
+    """A subject, and what its abandoned query is given to open connections with."""
 
     def __init__(self, name: str, url: str, **arguments: Any) -> None:
         self.name = name
@@ -49,18 +49,18 @@ class Mourned:
         sleep = "select sleep(30)" if self.name in MYSQL else "select pg_sleep(30)"
         run(self.subject.connection, sleep)
 
-    def abandon(self) -> Ghost:
+    def abandon(self) -> AbandonedQuery:
         """Leaves a query and closes its connection, as a pool does."""
         with pytest.raises(gevent.Timeout), gevent.Timeout(0.1):
             self.sleep()
         return self.close()
 
-    def close(self) -> Ghost:
-        ghost = self.subject.driver.ghost(self.subject.connection)
-        assert ghost is not None
+    def close(self) -> AbandonedQuery:
+        abandoned = self.subject.driver.abandoned(self.subject.connection)
+        assert abandoned is not None
         with contextlib.suppress(Exception):  # some refuse to close what is closed
             self.subject.connection.close()
-        return ghost
+        return abandoned
 
     def is_on_the_server(self) -> bool:
         where = (
@@ -88,13 +88,13 @@ def mourned_of(request: pytest.FixtureRequest) -> Iterator[Callable[..., Mourned
         one.subject.close()
 
 
-def end(mourned: Mourned, ghost: Ghost) -> None:
+def end(mourned: Mourned, abandoned: AbandonedQuery) -> None:
     """Cancels and waits; the server itself says that it is over."""
-    with contextlib.closing(ghost):
-        assert ghost.server_id == mourned.subject.number
+    with contextlib.closing(abandoned):
+        assert abandoned.server_id == mourned.subject.number
         assert mourned.is_on_the_server()
-        ghost.cancel(mourned.connect)
-        assert ghost.wait(5)
+        abandoned.cancel(mourned.connect)
+        assert abandoned.wait(5)
     assert eventually(lambda: not mourned.is_on_the_server())
 
 
@@ -115,14 +115,14 @@ def test_without_a_cancel_the_server_works_on(
     mourned_of: Callable[..., Mourned], name: str
 ) -> None:
     mourned = mourned_of(name)
-    ghost = mourned.abandon()
-    assert not ghost.wait(0.3)
+    abandoned = mourned.abandon()
+    assert not abandoned.wait(0.3)
     assert mourned.is_on_the_server()
-    end(mourned, ghost)
+    end(mourned, abandoned)
 
 
 @pytest.mark.parametrize("name", COOPERATIVE)
-def test_a_greenlet_that_is_killed_leaves_a_ghost_as_a_timeout_does(
+def test_a_greenlet_that_is_killed_leaves_an_abandoned_query_as_a_timeout_does(
     mourned_of: Callable[..., Mourned], name: str
 ) -> None:
     mourned = mourned_of(name)
@@ -133,25 +133,25 @@ def test_a_greenlet_that_is_killed_leaves_a_ghost_as_a_timeout_does(
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_there_is_no_ghost_of_a_connection_that_owes_nothing(
+def test_there_is_no_abandoned_query_of_a_connection_that_owes_nothing(
     mourned_of: Callable[..., Mourned], name: str
 ) -> None:
     mourned = mourned_of(name)
     connection, driver = mourned.subject.connection, mourned.subject.driver
-    assert driver.ghost(connection) is None
+    assert driver.abandoned(connection) is None
     run(connection, "select 1")
-    assert driver.ghost(connection) is None, "in a transaction"
+    assert driver.abandoned(connection) is None, "in a transaction"
     with pytest.raises(module_of(name).Error):
         run(connection, "select * from there_is_no_such_table")
-    assert driver.ghost(connection) is None, "after an error"
+    assert driver.abandoned(connection) is None, "after an error"
     connection.rollback()
-    assert driver.ghost(connection) is None
+    assert driver.abandoned(connection) is None
     connection.close()
-    assert driver.ghost(connection) is None, "closed"
+    assert driver.abandoned(connection) is None, "closed"
 
 
 @pytest.mark.parametrize("name", COOPERATIVE)
-def test_there_is_no_ghost_of_a_query_that_the_server_itself_has_ended(
+def test_there_is_no_abandoned_query_of_a_query_that_the_server_itself_has_ended(
     mourned_of: Callable[..., Mourned], name: str
 ) -> None:
     mourned = mourned_of(name)
@@ -165,18 +165,18 @@ def test_there_is_no_ghost_of_a_query_that_the_server_itself_has_ended(
     mourned.subject.kill()
     victim.get(timeout=30)
     assert eventually(lambda: not mourned.is_on_the_server())
-    assert mourned.subject.driver.ghost(mourned.subject.connection) is None
+    assert mourned.subject.driver.abandoned(mourned.subject.connection) is None
 
 
 @pytest.mark.parametrize("name", COOPERATIVE)
-def test_a_ghost_whose_query_has_ended_meanwhile_asks_for_nothing(
+def test_an_abandoned_query_whose_query_has_ended_meanwhile_asks_for_nothing(
     mourned_of: Callable[..., Mourned], name: str
 ) -> None:
     mourned = mourned_of(name)
-    with contextlib.closing(mourned.abandon()) as ghost:
+    with contextlib.closing(mourned.abandon()) as abandoned:
         mourned.subject.kill()
-        assert ghost.wait(5)
-        ghost.cancel(mourned.connect)
+        assert abandoned.wait(5)
+        abandoned.cancel(mourned.connect)
         assert mourned.helpers == []
 
 
@@ -186,7 +186,7 @@ def descriptors() -> int:
 
 
 @pytest.mark.parametrize("name", COOPERATIVE)
-def test_ghosts_leave_no_descriptor_behind_whether_they_were_closed_or_forgotten(
+def test_abandoned_queries_leave_no_descriptor_behind_whether_they_were_closed_or_forgotten(
     mourned_of: Callable[..., Mourned], name: str
 ) -> None:
     mourned = mourned_of(name)
@@ -196,15 +196,15 @@ def test_ghosts_leave_no_descriptor_behind_whether_they_were_closed_or_forgotten
         connection = open_connection(name, mourned.url)
         driver_for(connection).adopt(connection)
         mourned.subject.connection = connection
-        ghost = mourned.abandon()
+        abandoned = mourned.abandon()
         if turn % 2:
-            ghost.cancel(mourned.connect)
-            assert ghost.wait(5)
-            ghost.close()
-            ghost.close()
+            abandoned.cancel(mourned.connect)
+            assert abandoned.wait(5)
+            abandoned.close()
+            abandoned.close()
         else:
-            ghost.cancel(mourned.connect)
-        del ghost, connection
+            abandoned.cancel(mourned.connect)
+        del abandoned, connection
     mourned.subject.connection = None
     mourned.helpers.clear()
     assert eventually(lambda: descriptors() <= before)
@@ -223,14 +223,15 @@ def test_a_kill_during_cancel_or_wait_leaks_nothing_and_comes_out_as_itself(
         connection = open_connection(name, mourned.url)
         driver_for(connection).adopt(connection)
         mourned.subject.connection = connection
-        ghost = mourned.abandon()
+        abandoned = mourned.abandon()
         kills += kill_at(
-            switches, lambda ghost=ghost: (ghost.cancel(mourned.connect), ghost.wait(5))
+            switches,
+            lambda abandoned=abandoned: (abandoned.cancel(mourned.connect), abandoned.wait(5)),
         )
-        with contextlib.closing(ghost):
-            ghost.cancel(mourned.connect)
-            assert ghost.wait(5), switches
-        del ghost, connection
+        with contextlib.closing(abandoned):
+            abandoned.cancel(mourned.connect)
+            assert abandoned.wait(5), switches
+        del abandoned, connection
     assert kills >= 2, "in both"
     mourned.subject.connection = None
     mourned.helpers.clear()
@@ -283,7 +284,9 @@ def kill_at(switches: int, work: Callable[[], object]) -> bool:
 # PyMySQL.
 
 
-def test_a_read_timeout_of_pymysql_leaves_a_ghost(mourned_of: Callable[..., Mourned]) -> None:
+def test_a_read_timeout_of_pymysql_leaves_an_abandoned_query(
+    mourned_of: Callable[..., Mourned],
+) -> None:
     mourned = mourned_of("pymysql", read_timeout=0.2)
     with pytest.raises(module_of("pymysql").OperationalError, match="Lost connection"):
         mourned.sleep()
@@ -291,7 +294,7 @@ def test_a_read_timeout_of_pymysql_leaves_a_ghost(mourned_of: Callable[..., Mour
 
 
 @pytest.mark.parametrize("end_by", ["commit", "rollback", "ping"])
-def test_a_kill_in_what_is_no_query_of_pymysql_leaves_a_ghost(
+def test_a_kill_in_what_is_no_query_of_pymysql_leaves_an_abandoned_query(
     mourned_of: Callable[..., Mourned], end_by: str
 ) -> None:
     """A rollback can take long, too."""
@@ -300,10 +303,10 @@ def test_a_kill_in_what_is_no_query_of_pymysql_leaves_a_ghost(
     connection._rfile = Killed()
     with pytest.raises(Stop):
         getattr(connection, end_by)()
-    ghost = driver_for(connection).ghost(connection)
-    assert ghost is not None
-    with contextlib.closing(ghost):
-        assert ghost.wait(5), "it was done at once, and sees that we have hung up"
+    abandoned = driver_for(connection).abandoned(connection)
+    assert abandoned is not None
+    with contextlib.closing(abandoned):
+        assert abandoned.wait(5), "it was done at once, and sees that we have hung up"
 
 
 class Killed:
@@ -323,14 +326,14 @@ def test_the_statements_behind_the_abandoned_one_do_not_run(
 
     mourned = mourned_of("pymysql", client_flag=CLIENT.MULTI_STATEMENTS, autocommit=True)
     observer = mourned.subject.observer
-    run(observer, "create or replace table ghosts (id int)")
+    run(observer, "create or replace table abandoned queries (id int)")
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.1):
-        run(mourned.subject.connection, "do sleep(30); insert into ghosts values (1)")
+        run(mourned.subject.connection, "do sleep(30); insert into abandoned queries values (1)")
     end(mourned, mourned.close())
-    assert run(observer, "select count(*) from ghosts") == [(0,)]
+    assert run(observer, "select count(*) from abandoned queries") == [(0,)]
 
 
-def test_results_that_nobody_has_read_yet_leave_a_ghost(
+def test_results_that_nobody_has_read_yet_leave_an_abandoned_query(
     mourned_of: Callable[..., Mourned],
 ) -> None:
     from pymysql.constants import CLIENT
@@ -349,7 +352,7 @@ def test_a_packet_that_was_sent_by_half_leaves_none(mourned_of: Callable[..., Mo
     connection._sock = HalfSocket(connection._sock)
     with pytest.raises(Stop):
         run(connection, "select 1")
-    assert mourned.subject.driver.ghost(connection) is None
+    assert mourned.subject.driver.abandoned(connection) is None
     connection.close()
     assert eventually(lambda: not mourned.is_on_the_server())
 
@@ -415,11 +418,11 @@ def test_a_query_that_has_ended_while_its_helper_connected_is_not_asked_for(
 
     def connect() -> Any:
         mourned.subject.kill()
-        assert eventually(lambda: ghost.is_over)
+        assert eventually(lambda: abandoned.is_over)
         return Untouchable()
 
-    with contextlib.closing(mourned.abandon()) as ghost:
-        ghost.cancel(connect)
+    with contextlib.closing(mourned.abandon()) as abandoned:
+        abandoned.cancel(connect)
 
 
 def test_where_addresses_are_translated_no_thread_is_killed(mariadb: Any) -> None:
@@ -428,12 +431,12 @@ def test_where_addresses_are_translated_no_thread_is_killed(mariadb: Any) -> Non
     with Wire(mariadb.host, mariadb.port) as wire:
         url = mariadb.url("pymysql").replace(f":{mariadb.port}/", f":{wire.port}/")
         mourned = Mourned("pymysql", url)
-        with contextlib.closing(mourned.abandon()) as ghost:
+        with contextlib.closing(mourned.abandon()) as abandoned:
             with pytest.raises(RuntimeError, match="translates addresses"):
-                ghost.cancel(mourned.connect)
+                abandoned.cancel(mourned.connect)
             assert not mourned.helpers[0].open
             run(mourned.subject.observer, f"kill {mourned.subject.number}")
-            assert ghost.wait(5)
+            assert abandoned.wait(5)
         mourned.subject.close()
 
 
@@ -443,11 +446,11 @@ def test_what_stands_against_a_cancel_comes_out_of_it(mourned_of: Callable[..., 
     def refuse() -> Any:
         raise ConnectionRefusedError("no")
 
-    with contextlib.closing(mourned.abandon()) as ghost:
+    with contextlib.closing(mourned.abandon()) as abandoned:
         with pytest.raises(ConnectionRefusedError):
-            ghost.cancel(refuse)
+            abandoned.cancel(refuse)
         mourned.subject.kill()
-        assert ghost.wait(5)
+        assert abandoned.wait(5)
 
 
 def test_a_user_without_rights_can_end_his_own_query(
