@@ -147,7 +147,7 @@ class PooledWrapper(_Base):
             cursor = plans.PreparingCursor(make, self._create_planned_cursor, loan, targets)
         else:
             cursor = super().create_cursor(name)
-        listener = loan.listener
+        listener = loan.core.listener
         return cursor if listener is None else listener.cursor_made(loan, cursor)
 
     def make_cursor(self, cursor: Any) -> Any:
@@ -184,8 +184,8 @@ class PooledWrapper(_Base):
     def _tell_of_end(self) -> None:
         look_for_fork()
         loan = self._loan
-        if loan is not None and loan.listener is not None:
-            loan.listener.transaction_ending(loan.entry)
+        if loan is not None and loan.core.listener is not None:
+            loan.core.listener.transaction_ending(loan.entry)
 
     def _commit(self) -> Any:
         self._tell_of_end()
