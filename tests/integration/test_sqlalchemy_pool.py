@@ -269,7 +269,9 @@ def test_the_pool_goes_down_to_min_idle_and_then_never_wakes_the_hub(
     gc.collect()
     loop = gevent.get_hub().loop
     for other in geventpool.pools():
-        while other.ledger.opening:  # another test's may be about to connect, and that may take a while
+        while (
+            other.ledger.opening
+        ):  # another test's may be about to connect, and that may take a while
             gevent.sleep(0.1)
         other.upkeep.alarm.stop()  # or have something due
     before = loop.iteration

@@ -69,6 +69,14 @@ class _Retention(Fixed):
 _retention = functools.cache(_Retention)  # equal settings are one object: a test compares them
 
 
+def _release(core, release, *arguments, **keywords):
+    """QueuePool closes the surplus before it comes back; our pool does so in a greenlet."""
+    release(*arguments, **keywords)
+    core.upkeep.react(core.clock.now())
+    if core.ledger.closing and getcurrent() is not get_hub():
+        gevent.idle()
+
+
 class QueuePool(GeventPool):
     """GeventPool with the defaults and the insides of QueuePool."""
 
@@ -80,12 +88,7 @@ class QueuePool(GeventPool):
         arguments |= {"sizing": _retention(pool_size or math.inf), "min_idle": 0}
         super().__init__(creator, pool_size, max_overflow, timeout, use_lifo, **arguments)
 
-    def _do_return_conn(self, record):
-        super()._do_return_conn(record)
-        # QueuePool closes the surplus before it comes back; our cleaner does so in a greenlet.
-        self.core.upkeep.react(self.core.clock.now())
-        if self.core.ledger.closing and getcurrent() is not get_hub():
-            gevent.idle()
+        self.core.release = functools.partial(_release, self.core, self.core.release)
 
     _overflow = property(GeventPool.overflow)
     _pool = property(_Queue)
