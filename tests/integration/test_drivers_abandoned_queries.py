@@ -326,11 +326,11 @@ def test_the_statements_behind_the_abandoned_one_do_not_run(
 
     mourned = mourned_of("pymysql", client_flag=CLIENT.MULTI_STATEMENTS, autocommit=True)
     observer = mourned.subject.observer
-    run(observer, "create or replace table abandoned queries (id int)")
+    run(observer, "create or replace table left_behind (id int)")
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.1):
-        run(mourned.subject.connection, "do sleep(30); insert into abandoned queries values (1)")
+        run(mourned.subject.connection, "do sleep(30); insert into left_behind values (1)")
     end(mourned, mourned.close())
-    assert run(observer, "select count(*) from abandoned queries") == [(0,)]
+    assert run(observer, "select count(*) from left_behind") == [(0,)]
 
 
 def test_results_that_nobody_has_read_yet_leave_an_abandoned_query(
