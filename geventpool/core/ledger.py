@@ -21,18 +21,35 @@ class Cap:
     Attributes:
         configured: by the settings; `math.inf`: no limit.
         granted: by somebody outside, who shares out what a server allows; `math.inf`: nobody does.
+        limit: what holds.
     """
 
-    __slots__ = ("configured", "granted")
+    __slots__ = ("_configured", "_granted", "limit")
 
     def __init__(self, configured: float) -> None:
-        self.configured = configured
-        self.granted = math.inf
+        self._configured = configured
+        self._granted = math.inf
+        self.limit = configured
 
     @property
-    def limit(self) -> float:
-        """What holds."""
-        return min(self.configured, self.granted)
+    def configured(self) -> float:
+        """See there."""
+        return self._configured
+
+    @configured.setter
+    def configured(self, most: float) -> None:
+        self._configured = most
+        self.limit = min(self._configured, self._granted)
+
+    @property
+    def granted(self) -> float:
+        """See there."""
+        return self._granted
+
+    @granted.setter
+    def granted(self, most: float) -> None:
+        self._granted = most
+        self.limit = min(self._configured, self._granted)
 
 
 class Ledger:

@@ -22,7 +22,7 @@ _SOON = 1e-6
 
 
 class Caller:
-    """One in line.
+    """One in line; whoever makes it sets all.
 
     Attributes:
         parked_at: when it began to wait, in seconds of the pool's clock.
@@ -44,14 +44,13 @@ class Caller:
         "wants_open",
     )
 
-    def __init__(self, parked_at: float = 0.0, deadline: float = math.inf) -> None:
-        self.parked_at = parked_at
-        self.deadline = deadline
-        self.blocked_before = 0.0
-        self.is_pools = False
-        self.wants_open = False
-        self.is_overdue = False
-        self.holds_until = 0.0
+    parked_at: float
+    deadline: float
+    blocked_before: float
+    is_pools: bool
+    wants_open: bool
+    is_overdue: bool
+    holds_until: float
 
 
 C = TypeVar("C", bound=Caller)
@@ -88,10 +87,12 @@ class Line(Generic[C]):
         if caller.is_pools:
             self.callers.appendleft(caller)
             return
-        if not self.length:
+        callers = self.callers
+        if not callers or (len(callers) == 1 and callers[0].is_pools):
             self._standing_since = caller.parked_at
-        self.earliest = min(self.earliest, caller.deadline)
-        self.callers.append(caller)
+        if caller.deadline < self.earliest:
+            self.earliest = caller.deadline
+        callers.append(caller)
 
     def wants_open(self, caller: C) -> None:
         """One is to be opened for it at once."""
@@ -111,14 +112,14 @@ class Line(Generic[C]):
             shed_after: the setting. Who is to be refused has been (`too_old`).
         """
         callers = self.callers
-        place = 0
-        if not self.callers[0].is_pools:
-            if self.is_overloaded(now, shed_after):
-                place = len(callers) - 1
-            elif self.patience.is_learnt:
-                place = self._first_with_a_future(now)
-        caller = callers[place]
-        del callers[place]
+        if callers[0].is_pools:
+            caller = callers.popleft()
+        elif shed_after is not None and self.is_overloaded(now, shed_after):
+            caller = callers.pop()
+        else:
+            place = self._first_with_a_future(now) if self.patience.is_learnt else 0
+            caller = callers[place]
+            del callers[place]
         self._left(caller)
         return caller
 
@@ -193,7 +194,8 @@ class Line(Generic[C]):
         return 0
 
     def _left(self, caller: C) -> None:
-        self._uncount(caller)
+        if caller.is_overdue or caller.wants_open:
+            self._uncount(caller)
         if not self.callers:
             self.earliest = math.inf
 

@@ -108,6 +108,10 @@ class Owners:
             Does it look as if nobody could ever be served? That is to be looked at again a moment later.
         """
         waits[getcurrent()] = self, waiter
+        for entry in self._pool.ledger.entries:
+            if entry.owner not in waits:
+                return False
+            break
         return self._find_ring() is not None
 
     def ends_to_wait(self) -> None:

@@ -57,11 +57,6 @@ class Pace:
         self._patient_until = 0.0
         self._began_at = 0.0  # the last open
 
-    @property
-    def is_failing(self) -> bool:
-        """The last open failed."""
-        return self.last_error is not None
-
     def allowed(self, overdue: int) -> int:
         """How many opens may be in flight when so many callers are overdue."""
         return self.ramp if self._successes < _PROOF else max(self.ramp, overdue)

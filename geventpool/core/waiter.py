@@ -24,7 +24,11 @@ class Waiter(Caller):
     __slots__ = ("_greenlet", "_is_expired", "error", "is_settled", "value")
 
     def __init__(self, parked_at: float = 0.0, deadline: float = math.inf) -> None:
-        super().__init__(parked_at, deadline)
+        self.parked_at = parked_at
+        self.deadline = deadline
+        self.blocked_before = 0.0
+        self.is_pools = self.wants_open = self.is_overdue = False
+        self.holds_until = 0.0
         self.value: Any = None
         self.error: BaseException | None = None
         self.is_settled = False

@@ -160,18 +160,14 @@ class Waiting:
     def _why(self, now: float, since: float, blocked_before: float) -> str:
         """What a caller that began to wait at `since` has waited for."""
         ledger, pace = self._pool.ledger, self._pace
-        blocked = self._blocked_by(now) - blocked_before
+        blocked = self._pool.line.blocked_by(now, self._alarm.at) - blocked_before
         if blocked >= max(LATE, 0.5 * (now - since)):
             return causes.HUB_BLOCKED
-        if pace.is_failing and not ledger.idle and ledger.room > 0:
+        if pace.last_error is not None and not ledger.idle and ledger.room > 0:
             return causes.SATURATED if pace.server_is_full else causes.DATABASE_DOWN
         if ledger.opening or ledger.room > 0:
             return causes.CONNECTING
         return causes.SATURATED
-
-    def _blocked_by(self, now: float) -> float:
-        """For how long in sum the hub had no turn while somebody waited."""
-        return self._pool.line.blocked_by(now, self._alarm.at)
 
     def timed_out(self, now: float, since: float, blocked_before: float) -> PoolTimeout:
         """The error for a caller that has waited in vain."""
@@ -180,7 +176,8 @@ class Waiting:
         self._count_refusal(why)
         detail = ""
         if why == causes.HUB_BLOCKED:
-            detail = f" for {self._blocked_by(now) - blocked_before:.3g} s"
+            blocked = pool.line.blocked_by(now, self._alarm.at) - blocked_before
+            detail = f" for {blocked:.3g} s"
         elif error is not None:
             detail = f" ({type(error).__name__}: {printable(without_passwords(str(error)))})"
         closing = pool.ledger.closing
@@ -215,17 +212,16 @@ class Waiting:
         if deadline <= now:
             self._open_one(now)
             raise self.timed_out(now, now, 0.0)
-        most, ahead = pool.config.max_waiting, line.length
-        to_come = max(0, ledger.opening + ledger.room)
-        if most is not None and ahead - to_come >= most:
+        most = pool.config.max_waiting
+        if most is not None and line.length - max(0, ledger.opening + ledger.room) >= most:
             self._count_refusal(causes.OVERLOADED)
             raise PoolOverloaded(
-                f"{ahead} callers are in line before this one at {pool!r}: raise max_waiting or "
+                f"{line.length} callers are in line before this one at {pool!r}: raise max_waiting or "
                 "max_size, or send the client away",
                 causes.OVERLOADED,
             )
         waiter = Waiter(now, deadline)
-        waiter.blocked_before = self._blocked_by(now)
+        waiter.blocked_before = line.blocked_by(now, self._alarm.at)
         line.park(waiter)
         pool.counters.waits += 1
         return waiter
@@ -248,7 +244,8 @@ class Waiting:
             if why == causes.SATURATED and entry.opened_at >= waiter.parked_at:
                 why = causes.CONNECTING  # for it
         pool.counters.waited(waited, why)
-        self.draining.notify()
+        if self.draining.waiters:
+            self.draining.notify()
         if pool.listener is not None:
             try:
                 pool.listener.waited(waited, why)
