@@ -16,6 +16,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
@@ -353,8 +354,13 @@ def test_a_reset_in_the_middle_of_a_result_costs_one_error_and_the_next_request_
         proxy.cut_after(100_000)
         much = text("select repeat('x', 2000000)")
 
+        is_full = Event()  # else the first may have failed before the last has asked
+
         def read() -> int:
             with scene.engine.connect() as connection:
+                if scene.pool.stats().in_use == MAX_SIZE:
+                    is_full.set()
+                is_full.wait()
                 return len(connection.execute(much).scalar_one())
 
         readers = [gevent.spawn(outcome, read) for _ in range(MAX_SIZE)]
