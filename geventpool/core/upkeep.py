@@ -120,6 +120,7 @@ class Upkeep:
         # A deadline keeps the process alive until it has come; a wait without one does not.
         earliest = pool.line.earliest
         self.alarm.set(min(now + SOON, earliest), pool.clock, now, earliest < math.inf)
+        self.alarm.keeps = pool  # what comes of this may be surplus
         if ledger.room <= 0:
             return  # `react` finds it when a place is free
         if not (ledger.opening or ledger.in_use):
@@ -232,7 +233,7 @@ class Upkeep:
 
     def _keep_for(self, idle_until: float) -> None:
         """A pool that nobody refers to any more goes on until what is surplus in it was closed."""
-        if idle_until < math.inf and self._pool.config.cleaner:
+        if self._pool.line.callers or (idle_until < math.inf and self._pool.config.cleaner):
             self.alarm.keeps = self._pool
 
     def _idle_until(self, now: float) -> float:
