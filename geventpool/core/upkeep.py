@@ -360,7 +360,6 @@ class Upkeep:
             return
         ledger.put(entry)
         entry.idle_since = now
-        entry.sure_until = min(now + entry.sure_for, entry.expires_at)
         why_not = pool.why_not_kept()
         if why_not:
             self.discard(entry, why_not)
