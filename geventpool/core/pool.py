@@ -126,9 +126,10 @@ class ResourcePool(Shared):
             owner.rawlink(entry)
         if self.upkeep.waiting.owners.records_stacks:
             entry.stack = capture(1)
-        if self.listener is not None:
+        listener = self.listener
+        if listener is not None:
             try:
-                self.listener.lent(entry, self.clock.now() - now)
+                listener.lent(entry, self.clock.now() - now)
             except BaseException:  # it has switched, which it must not, and was killed there
                 self.discard(entry, causes.CHECK_INTERRUPTED)
                 raise
@@ -174,9 +175,10 @@ class ResourcePool(Shared):
                 owner.unlink(entry)
         held = now - entry.taken_at if is_callers else 0.0
         self.counters.hold_seconds += held
-        if self.listener is not None and is_callers:
+        listener = self.listener
+        if listener is not None and is_callers:
             try:
-                self.listener.returned(entry, held)
+                listener.returned(entry, held)
             except BaseException:  # as in `acquire`
                 self.discard(entry, causes.RESET_FAILED)
                 raise

@@ -175,11 +175,11 @@ class Upkeep:
             pool.counters.hold_seconds += held
             pool.policy.fell(now, pool.ledger.in_use)
             self.waiting.draining.notify()
-        if pool.listener is not None:
+        listener = pool.listener
+        if listener is not None:
             if was_in_use:
-                pool.listener.returned(entry, held)
-            if pool.listener is not None:
-                pool.listener.closed(entry, cause)
+                listener.returned(entry, held)
+            listener.closed(entry, cause)
 
     def closed(self, entry: Entry) -> None:
         """A retired entry's resource is gone. Never switches."""
@@ -343,8 +343,9 @@ class Upkeep:
         ledger, now = pool.ledger, pool.clock.now()
         self.pace.succeeded(now - started)
         pool.counters.opened += 1
-        if pool.listener is not None:
-            pool.listener.opened(entry, now - started)
+        listener = pool.listener
+        if listener is not None:
+            listener.opened(entry, now - started)
         entry.opened_at = now
         ledger.opened(entry)
         self.waiting.owners.add(entry)
