@@ -16,6 +16,7 @@ from gevent._hub_local import get_hub_if_exists
 
 from ..config import PoolConfig
 from ..errors import ConfigError, PoolClosed
+from ..setting import read_number
 from ..sizing import SizingPolicy
 from . import causes, registry, threads
 from .checks import Checks
@@ -313,14 +314,15 @@ class ResourcePool(Shared):
         use when released.
 
         Args:
-            most: 0 or more; `math.inf`: the settings alone count.
+            most: 0 or more, rounded down; `math.inf`: the settings alone count.
 
         Raises:
             ConfigError: it is no number, or negative.
         """
-        if not most >= 0:
+        granted = read_number("grant", most, "0 or more, or math.inf")
+        if granted < 0:
             raise ConfigError("grant", most, "give 0 or more, or math.inf")
-        self.ledger.cap.granted = most
+        self.ledger.cap.granted = granted if granted == math.inf else math.floor(granted)
         self._changed()
 
     @threads.in_owners_thread
