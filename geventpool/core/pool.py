@@ -248,6 +248,8 @@ class ResourcePool(Shared):
         Returns:
             None: nothing is idle, and nothing has come back within so many seconds, or could.
         """
+        if not self.is_here:
+            return None  # the process has forked, and nobody owns the child's pool yet
         ledger, now = self.ledger, self.clock.now()
         entry = self._take_idle(now)
         if entry is not None:
