@@ -312,6 +312,8 @@ class Upkeep:
         return math.inf
 
     def _open(self, entry: Entry) -> None:
+        if self.is_over:
+            return  # the process forked before this had its first turn; the books are the child's
         pool, ledger = self._pool, self._pool.ledger
         started = pool.clock.now()
         try:

@@ -85,6 +85,19 @@ def test_what_cancels_for_the_parent_borrows_nothing_in_the_child(driver: FakeDr
     assert (driver.attempts, pool.stats().size) == (1, 0)
 
 
+def test_an_open_that_had_not_begun_at_the_fork_is_not_begun_in_the_child(driver, clock) -> None:
+    """As of a pool that is warmed up, after which the process forks without a turn of the hub."""
+    driver.connect_time = 1
+    pool = a_pool(driver, clock=clock)
+    pool.warm_up()
+    assert pool.stats().opening == 1
+    fork()
+    registry.look_for_fork()
+    settle()
+    pool.core.ledger.check()
+    assert (driver.attempts, pool.stats().size) == (0, 0)
+
+
 def test_who_was_in_line_at_the_fork_is_not_served_with_what_is_the_parents(
     driver: FakeDriver,
 ) -> None:
