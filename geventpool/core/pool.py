@@ -16,6 +16,7 @@ from gevent._hub_local import get_hub_if_exists
 
 from ..config import PoolConfig
 from ..errors import ConfigError, PoolClosed
+from ..setting import read_number
 from ..sizing import SizingPolicy
 from . import causes, registry, threads
 from .checks import Checks
@@ -25,6 +26,7 @@ from .entry import IDLE, IN_USE, Entry
 from .handlers import Handlers
 from .ledger import Ledger
 from .line import Line
+from .listener import Listener
 from .owners import clear_owner
 from .registry import is_gone, look_for_fork, unforked
 from .shared import NO_HUB, Shared
@@ -157,8 +159,8 @@ class ResourcePool(Shared):
                 owner.unlink(entry)
         held = now - entry.taken_at if is_callers else 0.0
         self.counters.hold_seconds += held
-        if self.listener is not None and is_callers:
-            self._tell_returned(entry, held)
+        if is_callers and (listener := self.listener) is not None:
+            self._tell_returned(listener, entry, held)
         if self.line.callers:
             if is_callers:
                 self.line.patience.held(held)
@@ -220,6 +222,8 @@ class ResourcePool(Shared):
         Returns:
             None: nothing is idle, and nothing has come back within so many seconds, or could.
         """
+        if not self.is_here:
+            return None  # the process has forked, and nobody owns the child's pool yet
         ledger, now = self.ledger, self.clock.now()
         entry = self._take_idle(now)
         if entry is not None:
@@ -286,14 +290,15 @@ class ResourcePool(Shared):
         use when released.
 
         Args:
-            most: 0 or more; `math.inf`: the settings alone count.
+            most: 0 or more, rounded down; `math.inf`: the settings alone count.
 
         Raises:
             ConfigError: it is no number, or negative.
         """
-        if not most >= 0:
+        granted = read_number("grant", most, "0 or more, or math.inf")
+        if granted < 0:
             raise ConfigError("grant", most, "give 0 or more, or math.inf")
-        self.ledger.cap.granted = most
+        self.ledger.cap.granted = granted if granted == math.inf else math.floor(granted)
         self._changed()
 
     @threads.in_owners_thread
@@ -445,17 +450,17 @@ class ResourcePool(Shared):
         """What is to be noted of an entry that its caller is about to get, by those who asked for it."""
         if self.upkeep.waiting.owners.records_stacks:
             entry.stack = capture(2)
-        if self.listener is not None:
+        listener = self.listener
+        if listener is not None:
             try:
-                self.listener.lent(entry, self.clock.now() - asked_at)
+                listener.lent(entry, self.clock.now() - asked_at)
             except BaseException:  # it has switched, which it must not, and was killed there
                 self.discard(entry, causes.CHECK_INTERRUPTED)
                 raise
 
-    def _tell_returned(self, entry: Entry, held: float) -> None:
-        assert self.listener is not None
+    def _tell_returned(self, listener: Listener, entry: Entry, held: float) -> None:
         try:
-            self.listener.returned(entry, held)
+            listener.returned(entry, held)
         except BaseException:  # as in `_tell_lent`
             self.discard(entry, causes.RESET_FAILED)
             raise

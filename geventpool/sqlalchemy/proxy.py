@@ -163,20 +163,20 @@ class Fairy(_ConnectionFairy):
     def commit(self) -> None:
         if not unforked:
             look_for_fork()
-        core = self._pool.core
+        listener = self._pool.core.listener
         record: Any = self._connection_record
-        if core.listener is not None and record is not None:
-            core.listener.transaction_ending(record.entry)
+        if listener is not None and record is not None:
+            listener.transaction_ending(record.entry)
         connection: Any = self.dbapi_connection
         connection.commit()
 
     def rollback(self) -> None:
         if not unforked:
             look_for_fork()
-        core = self._pool.core
+        listener = self._pool.core.listener
         record: Any = self._connection_record
-        if core.listener is not None and record is not None:
-            core.listener.transaction_ending(record.entry)
+        if listener is not None and record is not None:
+            listener.transaction_ending(record.entry)
         connection: Any = self.dbapi_connection
         if (
             record is not None
