@@ -77,11 +77,16 @@ class Pool(Protocol):
     def reset(self, entry: Entry) -> bool:
         """Makes it fit for the next."""
 
+    def begin_again(self) -> None:
+        """Empties it."""
+
 
 def claim(pool: Pool) -> bool:
     """Does the calling thread own a pool? Its first use decides who does."""
     registry.look_for_fork()
     with _deciding:
+        if pool.hub is not NO_HUB and pool.hub.loop is None:
+            pool.begin_again()  # that hub was destroyed, and with it whatever it was to do
         if pool.hub is NO_HUB:
             hub = _home()
             if hub is _service and not is_module_patched("socket"):

@@ -183,3 +183,32 @@ def test_a_program_that_is_not_monkey_patched_works_with_its_threads() -> None:
         check=False,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("fine\n", "", 0)
+
+
+ANOTHER_HUB = """
+from gevent import monkey; monkey.patch_all()
+import gevent, logging
+from geventpool import ConnectionPool
+from geventpool.testing import FakeDriver
+
+driver = FakeDriver()
+pool = ConnectionPool(driver.connect, timeout=1, max_size=1)
+lent = pool.connection()
+waits = gevent.spawn(pool.connection, timeout=None)
+gevent.sleep(0)
+gevent.get_hub().destroy(destroy_loop=True)
+with pool.connection() as connection:
+    assert connection is driver.connections[1]
+lent.close()
+assert gevent.spawn(pool.drain, 1).get()
+assert str(pool).startswith("<pool (max 1, idle 1, in use 0"), pool
+pool.close()
+print("as before")
+"""
+
+
+def test_a_pool_goes_on_when_the_hub_that_owned_it_was_destroyed_and_made_anew() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ANOTHER_HUB], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("as before\n", "")
