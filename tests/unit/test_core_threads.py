@@ -185,6 +185,22 @@ def test_a_program_that_is_not_monkey_patched_works_with_its_threads() -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("fine\n", "", 0)
 
 
+def test_what_a_native_thread_uses_is_not_reclaimed_when_the_greenlet_that_took_it_ends(
+    driver, clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, reclaim_after=1)
+    lent = gevent.spawn(pool.connection).get()
+    settle()
+    clock.advance(0.5)
+    in_thread(lambda: lent.number)
+    settle()
+    clock.advance(5)
+    assert (driver.open_connections, caplog.text) == (driver.connections, "")
+    in_thread(lent.close)
+    settle()
+    assert (pool.stats().idle, pool.stats().owners_ended) == (1, 0)
+
+
 ANOTHER_HUB = """
 from gevent import monkey; monkey.patch_all()
 import gevent, logging
