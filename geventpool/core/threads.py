@@ -236,6 +236,10 @@ class Mailbox:
         if self._hub.loop is not None:  # else that thread is at its end
             self._bell.send()
 
+    def forget(self) -> None:
+        """The process has forked: what is not done yet, threads of the parent wait for."""
+        self._letters.clear()
+
     def _open(self) -> None:
         while self._letters:
             function, arguments = self._letters.popleft()
@@ -360,13 +364,16 @@ def _caught(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[A
         return None, error
 
 
-def _forget_service() -> None:
+def _forget_threads() -> None:
     global _service, _service_mailbox, _deciding
     registry.keep_for_good((_service, _service_mailbox))  # the thread is not here any more
     _service, _service_mailbox, _deciding = None, None, _new_lock()
+    box: Mailbox | None = getattr(_mailboxes, "here", None)
+    if box is not None:
+        box.forget()
 
 
-registry.at_fork(_forget_service)
+registry.at_fork(_forget_threads)
 
 
 def _home() -> Any:

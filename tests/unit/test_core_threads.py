@@ -228,3 +228,30 @@ def test_a_pool_goes_on_when_the_hub_that_owned_it_was_destroyed_and_made_anew()
         [sys.executable, "-c", ANOTHER_HUB], capture_output=True, text=True, timeout=60
     )
     assert (done.stdout, done.stderr) == ("as before\n", "")
+
+
+CHILD = """
+from gevent import monkey; monkey.patch_all()
+import os, gevent
+from gevent.monkey import get_original
+from geventpool import ConnectionPool
+from geventpool.testing import FakeDriver
+
+pool = ConnectionPool(FakeDriver().connect, max_size=2)
+pool.connection().close()
+get_original("_thread", "start_new_thread")(pool.connection, ())
+while not pool.core.mailbox._letters:
+    get_original("time", "sleep")(0.001)
+child = os.fork()
+if not child:
+    pool.connection().close()
+    gevent.get_hub().threadpool.apply(lambda: pool.connection().close())
+    print(pool.stats().checkouts, pool.stats().in_use, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def test_what_a_thread_of_the_parent_has_asked_for_is_not_done_in_the_child() -> None:
+    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("2 0\n", "")
