@@ -52,6 +52,7 @@ _deciding = _new_lock()  # held while it is decided which thread owns a pool
 _service: Any = None  # the hub of our own thread
 _service_mailbox: Any = None
 _mailboxes: Any = _Local()
+_process: object = object()  # another one in a forked child
 
 
 class Pool(Protocol):
@@ -289,6 +290,7 @@ class _Errand(Generic[T]):
     def __init__(self, function: Callable[[], T], undo: Callable[[T], Any]) -> None:
         self._function = function
         self._undo = undo
+        self._process = _process
         self._greenlet: Any = None
         self._is_done = False
         self._is_left = False
@@ -308,6 +310,9 @@ class _Errand(Generic[T]):
             gevent.spawn_raw(self._undo, self.value)
 
     def _run(self) -> None:
+        registry.look_for_fork()
+        if self._process is not _process:
+            return  # who has asked is a thread of the parent
         try:
             self.value = self._function()
         except BaseException as error:
@@ -365,9 +370,9 @@ def _caught(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[A
 
 
 def _forget_threads() -> None:
-    global _service, _service_mailbox, _deciding
+    global _service, _service_mailbox, _deciding, _process
     registry.keep_for_good((_service, _service_mailbox))  # the thread is not here any more
-    _service, _service_mailbox, _deciding = None, None, _new_lock()
+    _service, _service_mailbox, _deciding, _process = None, None, _new_lock(), object()
     box: Mailbox | None = getattr(_mailboxes, "here", None)
     if box is not None:
         box.forget()

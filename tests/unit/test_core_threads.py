@@ -232,7 +232,7 @@ def test_a_pool_goes_on_when_the_hub_that_owned_it_was_destroyed_and_made_anew()
 
 CHILD = """
 from gevent import monkey; monkey.patch_all()
-import os, gevent
+import os, sys, gevent
 from gevent.monkey import get_original
 from geventpool import ConnectionPool
 from geventpool.testing import FakeDriver
@@ -242,6 +242,8 @@ pool.connection().close()
 get_original("_thread", "start_new_thread")(pool.connection, ())
 while not pool.core.mailbox._letters:
     get_original("time", "sleep")(0.001)
+if sys.argv[1] == "taken out":
+    pool.core.mailbox._open()
 child = os.fork()
 if not child:
     pool.connection().close()
@@ -252,6 +254,9 @@ os.waitpid(child, 0)
 """
 
 
-def test_what_a_thread_of_the_parent_has_asked_for_is_not_done_in_the_child() -> None:
-    done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("letter", ["not taken out", "taken out"])
+def test_what_a_thread_of_the_parent_has_asked_for_is_not_done_in_the_child(letter: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, letter], capture_output=True, text=True, timeout=60
+    )
     assert (done.stdout, done.stderr) == ("2 0\n", "")
