@@ -76,9 +76,14 @@ class Owners:
 
     def take_over(self, entry: Entry) -> None:
         """Another greenlet uses an entry that was handed to it. Never switches."""
-        if entry.state is IN_USE and entry.owner is not getcurrent() and self._pool.is_here:
+        owner = entry.owner
+        if entry.state is not IN_USE or owner is getcurrent():
+            return
+        if self._pool.is_here:
             clear_owner(entry)
             self.own(entry)
+        elif isinstance(owner, (Greenlet, _Ended)):  # its end says nothing of this thread
+            self._pool.mailbox.post(_disown, entry, owner)
 
     def describe(self, now: float) -> str:
         """Who holds entries for longest, as a sentence; empty if nobody is known.
@@ -214,6 +219,11 @@ def clear_owner(entry: Entry) -> None:
     entry.owner = entry.stack = None
     if isinstance(owner, Greenlet):
         owner.unlink(entry)
+
+
+def _disown(entry: Entry, owner: Any) -> None:
+    if entry.owner is owner:
+        clear_owner(entry)
 
 
 def _tell(greenlet: Any, entry: Entry) -> str:

@@ -387,8 +387,11 @@ class ResourcePool(Shared):
             self.discard(entry, causes.ABANDONED)
         return is_fit
 
-    def begin_again_after_fork(self) -> None:
-        """Empties the pool of a forked child, whatever fails. Nothing of the parent's is touched."""
+    def begin_again(self) -> None:
+        """Empties the pool of a forked child, or of a hub that is gone, whatever fails.
+
+        Nothing of the parent's is touched.
+        """
         registry.disown(self.ledger.entries, self.handlers.fileno)
         self.upkeep.is_over = True
         try:
@@ -397,7 +400,7 @@ class ResourcePool(Shared):
                 self.upkeep.waiting.refuse_all(
                     PoolClosed(f"{self!r} belongs to the parent of this process")
                 )
-            else:  # another thread's, which is not here any more: nothing of it may be touched
+            else:  # of a thread or a hub that is not here any more: nothing of it may be touched
                 registry.keep_for_good(vars(self).copy())
         finally:
             self.handlers = threads.bare(self.handlers)

@@ -45,7 +45,7 @@ _at_it: dict[int, tuple[int, object]] = {}  # by process: the thread that begins
 class Pool(Protocol):
     """What is known here of a pool."""
 
-    def begin_again_after_fork(self) -> None:
+    def begin_again(self) -> None:
         """Empties it in a forked child."""
 
 
@@ -150,7 +150,7 @@ def is_gone(entry: Entry) -> bool:
 def _begin_again(is_pythons: bool) -> None:
     # Without `reinit`, name look-ups could wait for threads that the child does not have.
     gevents = [] if is_pythons else [gevent.reinit]
-    for begin_again in (*gevents, *(pool.begin_again_after_fork for pool in pools()), *_at_fork):
+    for begin_again in (*gevents, *(pool.begin_again for pool in pools()), *_at_fork):
         try:
             begin_again()
         except Exception:  # the others are to begin anew all the same

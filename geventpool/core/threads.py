@@ -52,6 +52,7 @@ _deciding = _new_lock()  # held while it is decided which thread owns a pool
 _service: Any = None  # the hub of our own thread
 _service_mailbox: Any = None
 _mailboxes: Any = _Local()
+_process: object = object()  # another one in a forked child
 
 
 class Pool(Protocol):
@@ -77,11 +78,16 @@ class Pool(Protocol):
     def reset(self, entry: Entry) -> bool:
         """Makes it fit for the next."""
 
+    def begin_again(self) -> None:
+        """Empties it."""
+
 
 def claim(pool: Pool) -> bool:
     """Does the calling thread own a pool? Its first use decides who does."""
     registry.look_for_fork()
     with _deciding:
+        if pool.hub is not NO_HUB and pool.hub.loop is None:
+            pool.begin_again()  # that hub was destroyed, and with it whatever it was to do
         if pool.hub is NO_HUB:
             hub = _home()
             if hub is _service and not is_module_patched("socket"):
@@ -235,6 +241,10 @@ class Mailbox:
         if self._hub.loop is not None:  # else that thread is at its end
             self._bell.send()
 
+    def forget(self) -> None:
+        """The process has forked: what is not done yet, threads of the parent wait for."""
+        self._letters.clear()
+
     def _open(self) -> None:
         while self._letters:
             function, arguments = self._letters.popleft()
@@ -284,6 +294,7 @@ class _Errand(Generic[T]):
     def __init__(self, function: Callable[[], T], undo: Callable[[T], Any]) -> None:
         self._function = function
         self._undo = undo
+        self._process = _process
         self._greenlet: Any = None
         self._is_done = False
         self._is_left = False
@@ -303,6 +314,9 @@ class _Errand(Generic[T]):
             gevent.spawn_raw(self._undo, self.value)
 
     def _run(self) -> None:
+        registry.look_for_fork()
+        if self._process is not _process:
+            return  # who has asked is a thread of the parent
         try:
             self.value = self._function()
         except BaseException as error:
@@ -359,13 +373,16 @@ def _caught(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[A
         return None, error
 
 
-def _forget_service() -> None:
-    global _service, _service_mailbox, _deciding
+def _forget_threads() -> None:
+    global _service, _service_mailbox, _deciding, _process
     registry.keep_for_good((_service, _service_mailbox))  # the thread is not here any more
-    _service, _service_mailbox, _deciding = None, None, _new_lock()
+    _service, _service_mailbox, _deciding, _process = None, None, _new_lock(), object()
+    box: Mailbox | None = getattr(_mailboxes, "here", None)
+    if box is not None:
+        box.forget()
 
 
-registry.at_fork(_forget_service)
+registry.at_fork(_forget_threads)
 
 
 def _home() -> Any:

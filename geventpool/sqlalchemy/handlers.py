@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any, cast
@@ -29,9 +30,11 @@ class RecordHandlers(ConnectionHandlers):
 
     def _open_record(self) -> Record:
         spares = self._pool._spares
-        if not spares:
+        record: Record | None = None
+        with contextlib.suppress(IndexError):  # another thread may open, too
+            record = spares.pop()
+        if record is None:
             return Record(self._pool)
-        record = spares.pop()
         try:
             record.get_connection()
         except BaseException:

@@ -183,3 +183,80 @@ def test_a_program_that_is_not_monkey_patched_works_with_its_threads() -> None:
         check=False,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("fine\n", "", 0)
+
+
+def test_what_a_native_thread_uses_is_not_reclaimed_when_the_greenlet_that_took_it_ends(
+    driver, clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, reclaim_after=1)
+    lent = gevent.spawn(pool.connection).get()
+    settle()
+    clock.advance(0.5)
+    in_thread(lambda: lent.number)
+    settle()
+    clock.advance(5)
+    assert (driver.open_connections, caplog.text) == (driver.connections, "")
+    in_thread(lent.close)
+    settle()
+    assert (pool.stats().idle, pool.stats().owners_ended) == (1, 0)
+
+
+ANOTHER_HUB = """
+from gevent import monkey; monkey.patch_all()
+import gevent, logging
+from geventpool import ConnectionPool
+from geventpool.testing import FakeDriver
+
+driver = FakeDriver()
+pool = ConnectionPool(driver.connect, timeout=1, max_size=1)
+lent = pool.connection()
+waits = gevent.spawn(pool.connection, timeout=None)
+gevent.sleep(0)
+gevent.get_hub().destroy(destroy_loop=True)
+with pool.connection() as connection:
+    assert connection is driver.connections[1]
+lent.close()
+assert gevent.spawn(pool.drain, 1).get()
+assert str(pool).startswith("<pool (max 1, idle 1, in use 0"), pool
+pool.close()
+print("as before")
+"""
+
+
+def test_a_pool_goes_on_when_the_hub_that_owned_it_was_destroyed_and_made_anew() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ANOTHER_HUB], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("as before\n", "")
+
+
+CHILD = """
+from gevent import monkey; monkey.patch_all()
+import os, sys, gevent
+from gevent.monkey import get_original
+from geventpool import ConnectionPool
+from geventpool.testing import FakeDriver
+
+pool = ConnectionPool(FakeDriver().connect, max_size=2)
+pool.connection().close()
+get_original("_thread", "start_new_thread")(pool.connection, ())
+while not pool.core.mailbox._letters:
+    get_original("time", "sleep")(0.001)
+if sys.argv[1] == "taken out":
+    pool.core.mailbox._open()
+child = os.fork()
+if not child:
+    pool.connection().close()
+    gevent.get_hub().threadpool.apply(lambda: pool.connection().close())
+    print(pool.stats().checkouts, pool.stats().in_use, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.parametrize("letter", ["not taken out", "taken out"])
+def test_what_a_thread_of_the_parent_has_asked_for_is_not_done_in_the_child(letter: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, letter], capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("2 0\n", "")

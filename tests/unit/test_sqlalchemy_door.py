@@ -364,3 +364,16 @@ def test_the_url_takes_the_settings_for_hard_times(url: str) -> None:
     assert (config.max_waiting, config.shed_after) == (9, 0.2)
     new = create_engine(f"{url}?plugin=geventpool&{query}").pool.recreate()
     assert new.config == config
+
+
+def test_two_threads_that_open_at_once_do_not_want_the_same_record() -> None:
+    """As in a program that is not monkey-patched, where connecting is done in threads."""
+
+    class TakenMeanwhile(list):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return 1
+
+    pool = pool_of(FakeDriver())
+    pool._spares = TakenMeanwhile()
+    pool.connect().close()
+    assert pool.stats().open_errors == 0
