@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy.engine import make_url
 
 from tools import system_packages
 from tools.servers import MariaDB, PostgreSQL, Server, ServerError

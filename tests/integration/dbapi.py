@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, make_url
+from sqlalchemy.engine import URL, make_url
 
 from geventpool.drivers import Driver, State, driver_for
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import gevent
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy.engine import make_url
 
 from geventpool.drivers import driver_for, server_is_full
 from tools.servers import MariaDB, PostgreSQL
