@@ -335,10 +335,11 @@ def _is_given_back(fairy: Fairy) -> bool:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         code, module = frame.f_code.co_name, frame.f_globals.get("__name__")
-        if module == "sqlalchemy.engine.base" and code in ("close", "begin"):
-            # `Connection.close`, or the `with` blocks of `Engine.begin`
-            names = frame.f_locals
+        if module == "sqlalchemy.engine.base" and code in ("close", "begin", "__exit__"):
+            # `Connection.close`, or the `with` blocks of `Engine.begin`, which 1.4 has as an object
+            names: Any = frame.f_locals
             closed = names.get("conn") if code == "begin" else names["self"]
+            closed = getattr(closed, "conn", closed)
             if getattr(closed, "_dbapi_connection", None) is fairy:
                 return True
         elif module == "sqlalchemy.orm.session" and code in ("close", "rollback"):

@@ -292,11 +292,12 @@ def test_an_engine_s_connection_shared_by_two_greenlets_reaches_nobody_else(
 
 
 @contextlib.contextmanager
-def engine_of(request: pytest.FixtureRequest, name: str, kind: Any) -> Iterator[Any]:
+def engine_of(request: pytest.FixtureRequest, name: str, kind: Any, **said: Any) -> Iterator[Any]:
     server = server_of(request, name if name in COOPERATIVE else "pymysql")
     url = make_url(server.url(_DIALECTS.get(name, name)))
     arguments = {"use_pure": True} if name == "mysql.connector" else {}
-    engine = create_engine(url, poolclass=kind, pool_size=1, max_overflow=0, connect_args=arguments)
+    sizes = {"pool_size": 1, "max_overflow": 0}
+    engine = create_engine(url, poolclass=kind, connect_args=arguments, **sizes, **said)
     yield engine
     engine.dispose()
 
@@ -502,7 +503,7 @@ def _leave_a_session_s_begin_block(engine: Any) -> None:
 
 
 def stream(asked: Any, query: str = WHOLE_RESULT) -> None:
-    result = asked.execute(text(query), execution_options={"stream_results": True})
+    result = asked.execute(text(query).execution_options(stream_results=True))
     result.fetchone()
 
 
@@ -538,11 +539,12 @@ def test_a_program_that_rolls_back_in_the_middle_of_a_result_goes_on_with_its_co
             assert run(used, "select @kept") == [(5,)]
         assert pool.stats().opened == 1
         assert wrong_answers(pool) == 0
-    with engine_of(request, "pymysql", GeventPool) as engine, engine.connect() as connection:
+    engines = engine_of(request, "pymysql", GeventPool, future=True)  # for 1.4
+    with engines as engine, engine.connect() as connection:
         connection.execute(text("set @kept = 5"))
         stream(connection, SHORT_RESULT)
         connection.rollback()
         assert connection.scalar(text("select @kept")) == 5
-        with Session(connection) as session:
+        with Session(connection, future=True) as session:
             stream(session, SHORT_RESULT)
         assert connection.scalar(text("select @kept")) == 5
