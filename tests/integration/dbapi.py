@@ -16,7 +16,8 @@ from geventpool.drivers import Driver, State, driver_for
 
 MYSQL = ["pymysql", "mysql.connector", "MySQLdb", "mariadb"]
 POSTGRESQL = ["psycopg2", "psycopg", "pg8000"]
-ALL = MYSQL + POSTGRESQL
+ALL = ["pymysql", "MySQLdb", *POSTGRESQL]  # the usual ones
+EVERY = MYSQL + POSTGRESQL
 # The others are C libraries that block, and do not tell the transaction state.
 SURE = ["pymysql", "mysql.connector", *POSTGRESQL]
 COOPERATIVE = SURE
@@ -39,7 +40,7 @@ def module_of(name: str) -> Any:
 
 def open_connection(name: str, url: str, **arguments: Any) -> Any:
     """Connects with the DBAPI itself, without anything of a pool."""
-    where: URL = make_url(url.replace("+mysql.connector:", "+mysqlconnector:"))
+    where: URL = make_url(url)
     named = {"psycopg": "dbname", "psycopg2": "dbname"}
     if name == "mysql.connector":
         arguments = {"use_pure": True, **arguments}
