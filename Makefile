@@ -27,7 +27,7 @@ peers: $(READY)  ## the tests of SQLAlchemy, Flask-SQLAlchemy and Django, on our
 	-@$(PY) -m tools.system_packages mariadb postgresql
 	GEVENTPOOL_PEERS_WHOLE=1 $(PY) -m pytest -v -o faulthandler_timeout=0 tests/peers
 
-matrix: $(READY)  ## unit, property and peer tests on Python 3.10-3.13 x SQLAlchemy 2.0 and 2.1
+matrix: $(READY)  ## unit, property and peer tests on Python 3.10-3.13 x SQLAlchemy 1.4, 2.0 and 2.1
 	$(VENV)/bin/nox
 
 bench: $(READY)  ## what is claimed of speed, each beside its peers in one run (ARGS=--quick for a first look)

@@ -1,4 +1,4 @@
-"""`make matrix`: every supported Python with both SQLAlchemy minors."""
+"""`make matrix`: every supported Python with every supported SQLAlchemy."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ nox.options.reuse_existing_virtualenvs = True
 
 
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
-@nox.parametrize("sqlalchemy", ["2.0", "2.1"])
+@nox.parametrize("sqlalchemy", ["1.4", "2.0", "2.1"])
 def tests(session, sqlalchemy):
     """Unit, property and peer tests."""
     session.install("-e", ".[dev]", f"SQLAlchemy~={sqlalchemy}.0")

@@ -17,7 +17,8 @@ DRIVERS = [
 ]
 UNKNOWN = ["mysql-connector-python>=9"]  # of which no file of `drivers/` knows anything
 PSYCOPG = ["psycopg[binary]>=3.1"]
-FLASK = ["Flask>=2.3", "Flask-SQLAlchemy>=3.1"]
+SQLALCHEMY = ["SQLAlchemy>=1.4.43"]  # as geventpool/sqlalchemy/compat.py says
+FLASK = ["Flask>=2.2", "blinker>=1.5", "Flask-SQLAlchemy>=2.5", *SQLALCHEMY]
 DJANGO = ["Django>=4.2"]
 GUNICORN = ["gunicorn[gevent]>=22"]  # its worker wants more than gunicorn does
 PLOTS = ["matplotlib>=3.7"]
@@ -52,13 +53,14 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["geventpool", "geventpool.*"]),
     package_data={"geventpool": ["py.typed"]},
-    install_requires=["gevent>=24", "SQLAlchemy>=2.0"],
+    install_requires=["gevent>=24"],
     extras_require={
         "mysql": ["PyMySQL>=1.1", "cryptography"],
         "mysqlclient": ["mysqlclient>=2.1"],
         "postgresql": PSYCOPG,
         "psycopg2": ["psycopg2-binary>=2.9", "psycogreen>=1.0"],
         "pg8000": ["pg8000>=1.30"],
+        "sqlalchemy": SQLALCHEMY,
         "flask": FLASK,
         "django": DJANGO,
         "gunicorn": GUNICORN,

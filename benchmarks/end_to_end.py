@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import make_url
+from sqlalchemy.engine import make_url
 
 from examples.demo_support.server import gunicorn
 from tools import system_packages

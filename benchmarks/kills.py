@@ -11,7 +11,8 @@ import time
 
 import gevent
 from psycogreen.gevent import patch_psycopg
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.pool import QueuePool
 
 from geventpool.sqlalchemy import GeventPool

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-from sqlalchemy import make_url
+from sqlalchemy.engine import make_url
 
 from tools import system_packages
 from tools.servers import SERVERS

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool, QueuePool
 
 from geventpool.sqlalchemy import GeventPool

@@ -20,11 +20,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flask import Flask, Response, appcontext_pushed, current_app, request_started
 from flask.globals import app_ctx
-from sqlalchemy.pool import Pool
 
 from geventpool import sqlalchemy as door
 from geventpool.config import make_config, shows_settings
@@ -35,6 +34,7 @@ from geventpool.sqlalchemy.memory import why_kept
 if TYPE_CHECKING:
     from flask_sqlalchemy import SQLAlchemy
     from sqlalchemy.engine import Engine
+    from sqlalchemy.pool import Pool
 
 __all__ = ["GeventPool", "metrics"]
 
@@ -131,7 +131,7 @@ class GeventPool:
     def pools(self) -> dict[str | None, Pool]:
         """The SQLAlchemy pool of each bind key of the current application; None is the default."""
         app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-        engines = self._flask_sqlalchemy(app).engines
+        engines = _engines_of(self._flask_sqlalchemy(app), app)
         return {bind_key: engine.pool for bind_key, engine in engines.items()}
 
     def _on_context(self, app: Flask, **_: Any) -> None:
@@ -154,7 +154,7 @@ class GeventPool:
         """Put every bind's engine on a geventpool, in the application's context."""
         db = self._flask_sqlalchemy(app)
         settings = self._settings_for(app)
-        for bind_key, engine in db.engines.items():
+        for bind_key, engine in _engines_of(db, app).items():
             _wrap_engine(engine, bind_key, settings)
         if _observing(settings) is not None:
             _publish(app)
@@ -169,7 +169,9 @@ class GeventPool:
         Raises:
             ConfigError: there is none, or it isn't the one that this extension was given.
         """
-        registered: SQLAlchemy | None = app.extensions.get("sqlalchemy")
+        registered: Any = app.extensions.get("sqlalchemy")
+        if type(registered).__name__ == "_SQLAlchemyState":  # of Flask-SQLAlchemy 2.5
+            registered = registered.db
         if registered is None:
             cure = (
                 "call db.init_app(app) of Flask-SQLAlchemy too; without Flask-SQLAlchemy, use"
@@ -180,7 +182,7 @@ class GeventPool:
             cure = "pass the SQLAlchemy object whose init_app was called with this application"
             # Its own repr needs an application, the right one.
             raise ConfigError("db", type(self._db), cure)
-        return registered
+        return cast("SQLAlchemy", registered)
 
 
 def metrics() -> Response:
@@ -194,6 +196,15 @@ def metrics() -> Response:
     from geventpool.observe import prometheus
 
     return Response(prometheus.exposition(), content_type=prometheus.CONTENT_TYPE_LATEST)
+
+
+def _engines_of(db: Any, app: Flask) -> Mapping[str | None, Engine]:
+    """Each bind's engine, in the application's context; 2.5 makes one when it is first asked for it."""
+    if hasattr(type(db), "engines"):
+        engines: Mapping[str | None, Engine] = db.engines
+        return engines
+    binds = (None, *(app.config["SQLALCHEMY_BINDS"] or ()))
+    return {bind_key: db.get_engine(app, bind_key) for bind_key in binds}
 
 
 def _wrap_engine(engine: Engine, bind_key: str | None, settings: Mapping[str, Any]) -> None:

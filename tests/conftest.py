@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy.engine import make_url
 
 from tools import system_packages
 from tools.servers import MariaDB, PostgreSQL, Server, ServerError
@@ -31,7 +31,7 @@ class ExistingServer:
 
     def url(self, driver: str, database: str | None = None) -> str:
         """The SQLAlchemy URL for a driver."""
-        dialect = self._url.drivername.partition("+")[0]
+        dialect, driver = self._url.drivername.partition("+")[0], driver.replace(".", "")
         url = self._url.set(drivername=f"{dialect}+{driver}", database=database or self.database)
         return url.render_as_string(hide_password=False)
 

@@ -75,6 +75,7 @@ class Server:
 
     def url(self, driver: str, database: str | None = None) -> str:
         """The SQLAlchemy URL for a driver (`pymysql`, `psycopg` …)."""
+        driver = driver.replace(".", "")  # as SQLAlchemy calls that of mysql.connector
         return (
             f"{self._dialect}+{driver}://{self.user}:{self.password}@{self.host}:{self.port}/"
             f"{database or self.database}"

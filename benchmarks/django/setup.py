@@ -11,7 +11,7 @@ from typing import Any
 import django
 import gevent
 from django.conf import settings
-from sqlalchemy import make_url
+from sqlalchemy.engine import make_url
 
 MOST = 20
 """Connections that a pool may open."""

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Engine
 
 import geventpool.observe
 from geventpool.sqlalchemy import GeventPool

@@ -15,6 +15,8 @@ from weakref import WeakSet
 from ..errors import BlockingDriverWarning, ConfigError
 from .abandoned_queries import AbandonedQuery
 from .base import Driver, Idle, State
+from .mariadb import MariaDB
+from .mysqlconnector import MySQLConnector
 from .mysqldb import MySQLdb
 from .pg8000 import Pg8000
 from .psycopg import Psycopg
@@ -51,7 +53,10 @@ _DEEPEST = 8  # two tracers, and something of the user's own; also an object tha
 _UNKNOWN, _WATCHED = Unknown(), Watched()
 _BY_MODULE: dict[str, Driver] = {
     driver.name: driver
-    for driver in (PyMySQL(), MySQLdb(), Psycopg2(), Psycopg(), Pg8000(), Sqlite3())
+    for driver in (
+        *(PyMySQL(), MySQLConnector(), MySQLdb(), MariaDB()),
+        *(Psycopg2(), Psycopg(), Pg8000(), Sqlite3()),
+    )
 }
 
 

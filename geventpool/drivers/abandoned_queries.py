@@ -86,8 +86,8 @@ class AbandonedQuery:
         if self._cancel is not None and not self.is_over:
             self._cancel(connect)
 
-    @staticmethod
-    def cancel_all(abandoned_queries: Sequence[Any], connection: Any) -> list[Exception]:
+    @classmethod
+    def cancel_all(cls, abandoned_queries: Sequence[Any], connection: Any) -> list[Exception]:
         """Asks the server to stop all of them, if they need a connection. May switch greenlets.
 
         Args:

@@ -137,9 +137,7 @@ class Driver:
         Such as a primary that was demoted or shuts down. Not if it is the user who wants to read only,
         as far as that can be told. No I/O, never switches.
         """
-        return is_mysql_unfit(
-            error, getattr(error, "errno", None)
-        )  # as MySQL's other DBAPIs have it
+        return is_mysql_unfit(error)  # another DBAPI's codes are others
 
     def move(self, connection: Any) -> None:
         """Makes a connection that another native thread has used usable by the hub of this one.

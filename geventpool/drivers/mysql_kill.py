@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .abandoned_queries import AbandonedQuery
+from .sockets import python_fileno
 
 _NO_SUCH_THREAD = 1094  # ER_NO_SUCH_THREAD
 
@@ -47,14 +48,19 @@ class Thread(AbandonedQuery):
                 helper.close()
 
     @staticmethod
-    def cancel_all(abandoned_queries: Sequence[Any], connection: Any) -> list[Exception]:
+    def ask_through(connection: Any) -> tuple[Any, Any]:
+        """A cursor of a connection, and the connection's socket."""
+        # The creator may have set another class, whose rows may be anything.
+        return connection.cursor(sys.modules["pymysql.cursors"].Cursor), connection._sock
+
+    @classmethod
+    def cancel_all(cls, abandoned_queries: Sequence[Any], connection: Any) -> list[Exception]:
         """Kills all of them that are still there, after one question."""
         # While the connection was waited for, or opened, they may have ended.
         abandoned_queries = [abandoned for abandoned in abandoned_queries if not abandoned.is_over]
         if not abandoned_queries:
             return []
-        # The creator may have set another class, whose rows may be anything.
-        cursor = connection.cursor(sys.modules["pymysql.cursors"].Cursor)
+        cursor, sock = cls.ask_through(connection)
         numbers = ", ".join(f"{abandoned.server_id:d}" for abandoned in abandoned_queries)
         cursor.execute(
             "SELECT id, id = connection_id(), host FROM information_schema.processlist "
@@ -70,11 +76,11 @@ class Thread(AbandonedQuery):
             if abandoned.server_id not in seen or abandoned.is_over:
                 continue
             try:
-                _check_that_it_is_ours(abandoned, seen[abandoned.server_id], connection._sock, own)
+                _check_that_it_is_ours(abandoned, seen[abandoned.server_id], sock, own)
                 # Not `KILL QUERY`: the next one of several statements would go on.
                 cursor.execute(f"KILL CONNECTION {abandoned.server_id:d}")
             except Exception as error:
-                if connection._sock is None:
+                if python_fileno(sock) is None:
                     raise  # it is lost, and so is what was to follow
                 if not error.args or error.args[0] != _NO_SUCH_THREAD:
                     refusals.append(error)
@@ -113,7 +119,7 @@ def _check_that_it_is_ours(abandoned: Thread, seen: str, sock: Any, own: str) ->
 
 
 def _text(host: Any) -> str:
-    return host.decode() if isinstance(host, bytes) else str(host)
+    return host.decode() if isinstance(host, (bytes, bytearray)) else str(host)
 
 
 def _split(seen: str) -> tuple[str, str]:

@@ -7,13 +7,13 @@ that of something else. So it is remembered which socket a pool's connection has
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from gevent.socket import SHUT_RDWR
 
 from .base import Driver, Idle, State, is_patched
-from .mysql import is_mysql_full, is_mysql_unfit, mysql_code
+from .mysql import is_mysql_full, is_mysql_unfit
 from .sockets import hang_up
 
 _sockets: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
@@ -25,7 +25,7 @@ class MySQLdb(Driver):
     name = "MySQLdb"
     packages = ("MySQLdb",)
     database = "mysql"
-    plans = "sql"
+    plans: Literal["sql"] | None = "sql"
 
     def adopt(self, connection: Any) -> None:
         if connection.open:
@@ -68,7 +68,7 @@ class MySQLdb(Driver):
         return is_mysql_full(error)
 
     def is_unfit(self, connection: Any, error: BaseException) -> bool:
-        return is_mysql_unfit(error, mysql_code(error))
+        return is_mysql_unfit(error)
 
     def blocks_hub(self, connection: Any) -> str | None:
         if not is_patched():

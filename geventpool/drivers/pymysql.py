@@ -12,7 +12,6 @@ and costs about 17 ms of CPU in which the whole worker stands still.
 from __future__ import annotations
 
 import functools
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -21,22 +20,12 @@ from .abandoned_queries import AbandonedQuery
 from .base import Driver, Idle, State
 from .contexts import share_tls_contexts
 from .exchange import NOBODY, SOMEBODY, SPOILED, Exchange, is_open
-from .mysql import is_mysql_full, is_mysql_unfit, mysql_code
+from .mysql import ends_transaction, is_mysql_full, is_mysql_unfit, sets_for_the_next
 from .mysql_kill import Thread
 from .sockets import hang_up, is_tls, move_socket, python_fileno, python_fileno_of
 
 _IN_TRANSACTION = 0x0001  # SERVER_STATUS_IN_TRANS
 _MORE_RESULTS = 0x0008  # SERVER_MORE_RESULTS_EXISTS
-
-# `SET TRANSACTION …` and `SET @@transaction_…` are for the next transaction only, whoever begins it, and
-# no flag of the server's tells of them.
-_SET = re.compile(
-    rb"(?:\s|/\*(?!M?!)[^*]*\*+(?:[^/*][^*]*\*+)*/|(?:--|\#)[^\n]*\n)*(?:set\b|/\*M?!)",
-    re.IGNORECASE,
-)
-_FOR_THE_NEXT = re.compile(rb"set\b[^;]*(?:\btransaction|tx_)")
-_END = re.compile(rb"\s*(?:commit|rollback)\s*;?\s*$", re.IGNORECASE)
-_MULTI_STATEMENTS = 0x10000  # CLIENT.MULTI_STATEMENTS
 
 _OUT_OF_SYNC = 2014  # CR_COMMANDS_OUT_OF_SYNC
 
@@ -135,7 +124,7 @@ class PyMySQL(Driver):
         return is_mysql_full(error)
 
     def is_unfit(self, connection: Any, error: BaseException) -> bool:
-        return is_mysql_unfit(error, mysql_code(error))
+        return is_mysql_unfit(error)
 
     def move(self, connection: Any) -> None:
         move_socket(connection._sock)
@@ -167,9 +156,9 @@ def _pessimist(kind: Any) -> type:
         finally:
             self.server_status |= _IN_TRANSACTION
             query = sql.encode("utf-8", "replace") if type(sql) is str else sql
-            if _sets_for_the_next(query, self.client_flag):
+            if sets_for_the_next(query, self.client_flag):
                 self._is_set_for_the_next = True
-            elif self._is_set_for_the_next and _END.match(query):
+            elif self._is_set_for_the_next and ends_transaction(query):
                 self._is_set_for_the_next = False
         if not exchange.by:
             exchange.join()  # its answer is due, though the one before was read to its end meanwhile
@@ -234,13 +223,6 @@ def _pessimist(kind: Any) -> type:
     for name in ("set_character_set", "show_warnings"):
         namespace[name] = _reads_an_answer(getattr(kind, name), is_asked_before=False)
     return type(kind.__name__, (kind,), namespace)
-
-
-def _sets_for_the_next(query: bytes, client_flag: int) -> bool:
-    """May it set something for the next transaction? Rather yes than no: a rollback settles it."""
-    if _SET.match(query) is None and not client_flag & _MULTI_STATEMENTS:
-        return False
-    return _FOR_THE_NEXT.search(query.lower()) is not None
 
 
 def _reads_an_answer(read: Callable[..., Any], is_asked_before: bool = True) -> Callable[..., Any]:

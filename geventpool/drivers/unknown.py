@@ -1,4 +1,4 @@
-"""Any other DBAPI, such as mysql-connector-python: nothing of it is known, and so nothing is skipped.
+"""Any other DBAPI: nothing of it is known, and so nothing is skipped.
 
 It cannot tell whether it was left in the middle of an answer, and a rollback would read that answer as its
 own, and so would the next borrower's questions, for ever. A connection that the pool opens is therefore
@@ -31,7 +31,7 @@ class Unknown(Driver):
     """A DBAPI that has no file of its own here."""
 
     def adopt(self, connection: Any) -> None:
-        _watch(connection, Exchange())
+        watch(connection, Exchange())
 
     def is_cut_by(self, connection: Any, error: BaseException) -> bool:
         return not isinstance(error, Exception)
@@ -56,7 +56,7 @@ def is_watched(kind: type) -> bool:
     return getattr(kind, "_is_watched", False) is True
 
 
-def _watch(one: Any, exchange: Exchange) -> bool:
+def watch(one: Any, exchange: Exchange) -> bool:
     """Gives a connection or a cursor a class that keeps account of exchanges, if it can have one.
 
     It cannot if it is written in C, has no room for an attribute, or its class wants no children.
@@ -113,7 +113,7 @@ def _watched_method(method: FunctionType, packages: set[str]) -> Callable[..., A
         if exchange.by == me:
             exchange.by = NOBODY
         if value is not None and (makes_cursor or hasattr(type(value), "fetchone")):
-            self._geventpool_sees_all &= _watch(value, exchange)
+            self._geventpool_sees_all &= watch(value, exchange)
         return value
 
     return call

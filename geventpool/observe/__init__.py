@@ -23,7 +23,7 @@ from .snapshot import snapshot
 from .watcher import watcher_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy.engine import Engine
 
 __all__ = [
     "HubWatch",

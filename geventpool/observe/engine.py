@@ -11,7 +11,8 @@ import contextlib
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Engine, event, exc
+from sqlalchemy import event, exc
+from sqlalchemy.engine import Engine
 
 from ..errors import ConfigError
 from ..sqlalchemy import GeventPool

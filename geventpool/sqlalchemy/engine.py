@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, cast
 
-from sqlalchemy import URL, CreateEnginePlugin, Engine
+from sqlalchemy.engine import URL, CreateEnginePlugin, Engine
 from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.pool.base import reset_rollback
 from sqlalchemy.util import get_cls_kwargs

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any, cast
 
 from sqlalchemy import exc
-from sqlalchemy.pool.base import _AdhocProxiedConnection, _ConnDialect
+from sqlalchemy.pool.base import _ConnDialect
 
 from .. import drivers
 from ..drivers.abandoned_queries import AbandonedQuery
 from ..pool import ConnectionHandlers, getter
+from . import compat
 from .errors import kill_behind
 from .proxy import Record, RecordPool
 
@@ -29,16 +30,20 @@ class RecordHandlers(ConnectionHandlers):
         self.connection_of = getter("dbapi_connection")
 
     def _open_record(self) -> Record:
-        spares = self._pool._spares
-        record: Record | None = None
-        with contextlib.suppress(IndexError):  # another thread may open, too
-            record = spares.pop()
-        if record is None:
-            return Record(self._pool)
+        pool = self._pool
+        try:  # not looked at before: another thread may open, too
+            record, is_new = pool._spares.pop(), False
+        except IndexError:
+            record, is_new = Record(pool, connect=False), True
         try:
             record.get_connection()
         except BaseException:
-            spares.append(record)
+            # 1.4 and the first of 2.0 leave a connection here that a listener failed to configure.
+            connection, record.dbapi_connection = record.dbapi_connection, None
+            if not is_new:
+                pool._spares.append(record)
+            if connection is not None:
+                pool._close_connection(connection, terminate=True)
             raise
         return record
 
@@ -77,7 +82,7 @@ class RecordHandlers(ConnectionHandlers):
         else:
             before = sys.exc_info()[1]  # what the caller is handling already
             try:
-                is_alive = pool._dialect._do_ping_w_event(connection)
+                is_alive = compat.ping(pool._dialect, connection)
             except Exception as failure:
                 # Some dialects set autocommit back in a `finally`, which fails after a kill.
                 kill = kill_behind(failure, before)
@@ -91,7 +96,8 @@ class RecordHandlers(ConnectionHandlers):
                 "current timestamp"
             )
             record.invalidate(error)
-            pool._invalidate(_AdhocProxiedConnection(connection, record), error, _checkin=False)
+            was_lent: Any = SimpleNamespace(_connection_record=record)
+            pool._invalidate(was_lent, error, _checkin=False)
         return is_alive
 
     def needs_check(self, record: Any) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gevent import getcurrent
 from sqlalchemy import event
-from sqlalchemy.pool import Pool, PoolProxiedConnection
+from sqlalchemy.pool import Pool
 
 from .. import drivers
 from .proxy import RecordPool
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import PoolProxiedConnection
 
 
 def expect(pool: RecordPool, dialect: Any) -> None:
@@ -31,12 +34,12 @@ def settle(pool: RecordPool) -> None:
         del pool.connect
 
 
-def _allow_threads(_dialect: Any, _record: Any, _arguments: Any, keywords: dict[str, Any]) -> None:
+def _allow_threads(dialect: Any, _record: Any, _arguments: Any, keywords: dict[str, Any]) -> None:
     """SQLAlchemy makes a connection to a database in memory for one thread: its pool has one for each.
 
-    Ours lends it to one caller at a time, in whatever thread.
+    Ours lends it to one caller at a time, in whatever thread. (1.4 leaves it to the driver's default.)
     """
-    if "check_same_thread" in keywords:
+    if "check_same_thread" in keywords or dialect.driver == "pysqlite":
         keywords["check_same_thread"] = False
 
 

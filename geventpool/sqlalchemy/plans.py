@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-from sqlalchemy import ClauseElement, Engine, event
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.sql import ClauseElement
 
 from .. import drivers
 from ..errors import ConfigError

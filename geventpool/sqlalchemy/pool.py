@@ -6,10 +6,10 @@ import logging
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import exc
-from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
+from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
 
 from .. import drivers
@@ -30,6 +30,9 @@ from . import memory
 from .errors import TWINS
 from .handlers import RecordHandlers
 from .proxy import Fairy, Record, RecordPool, watch_errors
+
+if TYPE_CHECKING:
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 stacks.MACHINERY.add("sqlalchemy")
 

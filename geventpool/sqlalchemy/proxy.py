@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any, cast
 
 from gevent import getcurrent
-from sqlalchemy.pool import Pool, PoolResetState
+from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from .. import drivers
@@ -20,6 +20,7 @@ from ..core.registry import look_for_fork, unforked
 from ..drivers.abandoned_queries import AbandonedQuery
 from ..drivers.base import Driver, State
 from ..pool import BasePool
+from .compat import told_of_reset
 
 # An enum's members are dear to look up.
 CLEAN, UNKNOWN, BROKEN = State.CLEAN, State.UNKNOWN, State.BROKEN
@@ -243,7 +244,7 @@ class Fairy(_ConnectionFairy):
             or record.dbapi_connection is not connection
             or (state is not UNKNOWN and state is not IN_TRANSACTION)
         ):
-            super()._checkin(transaction_was_reset)
+            self._checkin_by_sqlalchemy(transaction_was_reset)
             return
         # What SQLAlchemy would do, again without what there is nothing to do for.
         try:
@@ -260,6 +261,19 @@ class Fairy(_ConnectionFairy):
         else:  # it was invalidated
             pool._do_return_conn(record)
 
+    def _checkin_by_sqlalchemy(self, transaction_was_reset: bool) -> None:
+        """Gives it back as SQLAlchemy does, with its events. May switch greenlets."""
+        record: Any = self._connection_record
+        try:
+            super()._checkin(transaction_was_reset)
+        except BaseException:
+            # 1.4 and the first of 2.0 close it, but leave it lent until its proxy is collected.
+            if record is not None and record.in_use and record.fairy_ref() is self:
+                nothing: Any = None
+                self.dbapi_connection = self._connection_record = nothing
+                record.checkin()
+            raise
+
     def _checkin_failed(self, record: Record, error: BaseException) -> None:
         """Gives it back after an error of its rollback, as SQLAlchemy does."""
         self._pool.logger.error("Exception during reset or similar", exc_info=True)
@@ -269,8 +283,8 @@ class Fairy(_ConnectionFairy):
         if not isinstance(error, Exception):
             raise error
 
-    def _reset(
-        self, pool: Pool, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
+    def _reset(  # type: ignore[override]
+        self, pool: Pool, transaction_was_reset: bool, **details: bool
     ) -> None:
         record: Any = self._connection_record
         connection = self.dbapi_connection
@@ -282,15 +296,10 @@ class Fairy(_ConnectionFairy):
             return
         config = cast("RecordPool", pool).config
         if config.reset_on_return != "smart" or transaction_was_reset:
-            super()._reset(pool, transaction_was_reset, terminate_only, asyncio_safe)
+            super()._reset(pool, transaction_was_reset, **details)
             return
         if pool.dispatch.reset:
-            state = PoolResetState(
-                transaction_was_reset=False,
-                terminate_only=terminate_only,
-                asyncio_safe=asyncio_safe,
-            )
-            pool.dispatch.reset(connection, record, state)
+            pool.dispatch.reset(*told_of_reset(self, transaction_was_reset=False, **details))
             open_state = driver.state(connection)  # a listener may have begun a transaction
             if record is not None and open_state is BROKEN:  # or left it in the middle of an answer
                 record.invalidate()
@@ -331,10 +340,11 @@ def _is_given_back(fairy: Fairy) -> bool:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         code, module = frame.f_code.co_name, frame.f_globals.get("__name__")
-        if module == "sqlalchemy.engine.base" and code in ("close", "begin"):
-            # `Connection.close`, or the `with` blocks of `Engine.begin`
-            names = frame.f_locals
+        if module == "sqlalchemy.engine.base" and code in ("close", "begin", "__exit__"):
+            # `Connection.close`, or the `with` blocks of `Engine.begin`, which 1.4 has as an object
+            names: Any = frame.f_locals
             closed = names.get("conn") if code == "begin" else names["self"]
+            closed = getattr(closed, "conn", closed)
             if getattr(closed, "_dbapi_connection", None) is fairy:
                 return True
         elif module == "sqlalchemy.orm.session" and code in ("close", "rollback"):

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, make_url
+from sqlalchemy.engine import URL, make_url
 
 from geventpool.drivers import Driver, State, driver_for
 
-MYSQL = ["pymysql", "MySQLdb"]
+MYSQL = ["pymysql", "mysql.connector", "MySQLdb", "mariadb"]
 POSTGRESQL = ["psycopg2", "psycopg", "pg8000"]
-ALL = MYSQL + POSTGRESQL
-# MySQLdb is not told its transaction state by its library.
-SURE = ["pymysql", *POSTGRESQL]
+ALL = ["pymysql", "MySQLdb", *POSTGRESQL]  # the usual ones
+EVERY = MYSQL + POSTGRESQL
+# The others are C libraries that block, and do not tell the transaction state.
+SURE = ["pymysql", "mysql.connector", *POSTGRESQL]
 COOPERATIVE = SURE
 
 _COMPILED = {"MySQLdb": "mysqlclient", "mariadb": "MariaDB Connector/Python"}
@@ -41,6 +42,8 @@ def open_connection(name: str, url: str, **arguments: Any) -> Any:
     """Connects with the DBAPI itself, without anything of a pool."""
     where: URL = make_url(url)
     named = {"psycopg": "dbname", "psycopg2": "dbname"}
+    if name == "mysql.connector":
+        arguments = {"use_pure": True, **arguments}
     return module_of(name).connect(
         host=where.host,
         port=where.port,
@@ -63,7 +66,7 @@ def run(connection: Any, sql: str) -> list[Any]:
 
 def set_autocommit(name: str, connection: Any, is_on: bool) -> None:
     """In the way that each DBAPI has for it."""
-    if name in MYSQL:
+    if name in ("pymysql", "MySQLdb"):
         connection.autocommit(is_on)
     else:
         connection.autocommit = is_on

@@ -55,7 +55,7 @@ class Killer:
 
 
 def _connect(url: str, is_mysql: bool) -> Any:
-    from sqlalchemy import make_url
+    from sqlalchemy.engine import make_url
 
     where: Any = make_url(url)
     arguments = {"host": where.host, "port": where.port, "user": where.username}

@@ -74,7 +74,7 @@ class Proxy:
 
     def url(self, url: str) -> str:
         """The same URL, but through the proxy."""
-        from sqlalchemy import make_url  # the child does without, and so starts sooner
+        from sqlalchemy.engine import make_url  # the child does without, and so starts sooner
 
         there = make_url(url).set(host=self.host, port=self.port)
         return there.render_as_string(hide_password=False)

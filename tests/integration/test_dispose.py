@@ -9,8 +9,9 @@ from typing import Any
 
 import gevent
 import pytest
-from sqlalchemy import Engine, NullPool, create_engine, text
-from sqlalchemy.pool import Pool, QueuePool
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from geventpool.sqlalchemy import GeventPool
 

@@ -18,8 +18,8 @@ from geventpool import ConnectionPool
 from geventpool.drivers import State, driver_for
 
 from .dbapi import (
-    ALL,
     COOPERATIVE,
+    EVERY,
     MYSQL,
     POSTGRESQL,
     SURE,
@@ -74,7 +74,7 @@ def fail(subject: Subject, sql: str) -> None:
         run(subject.connection, sql)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_fresh_connection_is_clean_or_unknown_or_asks_for_a_rollback(
     request: pytest.FixtureRequest, name: str
 ) -> None:
@@ -92,7 +92,7 @@ def test_a_fresh_connection_is_clean_or_unknown_or_asks_for_a_rollback(
     assert driver.state(connection) is State.BROKEN
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_select_opens_a_transaction_and_a_commit_ends_it(
     subject_of: Callable[..., Subject], name: str
 ) -> None:
@@ -107,7 +107,7 @@ def test_a_select_opens_a_transaction_and_a_commit_ends_it(
     expect(subject, State.CLEAN)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_statement_that_fails_first_in_a_transaction_leaves_it_open(
     subject_of: Callable[..., Subject], name: str
 ) -> None:
@@ -119,7 +119,7 @@ def test_a_statement_that_fails_first_in_a_transaction_leaves_it_open(
     expect(subject, State.CLEAN)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_autocommit_leaves_nothing_open_and_an_explicit_transaction_is_seen_nevertheless(
     subject_of: Callable[..., Subject], name: str
 ) -> None:
@@ -437,7 +437,7 @@ def test_clean_implies_that_the_server_has_no_transaction_open(
     assert seen.count(State.IN_TRANSACTION) > 5
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_connection_that_the_server_has_ended_is_never_clean_after_the_next_query(
     subject_of: Callable[..., Subject], name: str
 ) -> None:

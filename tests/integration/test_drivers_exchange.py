@@ -11,11 +11,12 @@ from typing import Any
 
 import gevent
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
-from geventpool import ConnectionPool
+from geventpool import ConnectionPool, drivers
 from geventpool.drivers import State, driver_for
 from geventpool.sqlalchemy import GeventPool
 
@@ -32,8 +33,7 @@ from .dbapi import (
 
 Open = Callable[[], Any]
 _DIALECTS = {"mysql.connector": "mysqlconnector", "MySQLdb": "mysqldb"}
-UNKNOWN = "mysql.connector"
-OVERLAPPING = ["pymysql", "pg8000", UNKNOWN]  # the others wait for each other, or refuse
+OVERLAPPING = ["pymysql", "pg8000", "mysql.connector"]  # the others wait for each other, or refuse
 WHOLE_RESULT = "select seq from seq_1_to_3000000"
 SHORT_RESULT = "select seq from seq_1_to_30000"  # more than the buffers hold
 
@@ -44,16 +44,11 @@ class Late(Exception):
 
 def opener(request: pytest.FixtureRequest, name: str) -> Open:
     """What opens a connection in autocommit mode, so that nothing has to be rolled back."""
-    is_known = name in (*COOPERATIVE, "MySQLdb")
-    server = server_of(request, name if is_known else "pymysql")
-    extra = {"use_pure": True} if name == "mysql.connector" else {}
+    server = server_of(request, name)
 
     def open_one() -> Any:
-        connection = open_connection(name, server.url("any"), **extra)
-        if is_known:
-            set_autocommit(name, connection, True)
-        else:
-            connection.autocommit = True
+        connection = open_connection(name, server.url("any"))
+        set_autocommit(name, connection, True)
         return connection
 
     return open_one
@@ -130,7 +125,7 @@ def by_rollback(connection: Any) -> Callable[[], object]:
 
 SCENES = [
     (name, second)
-    for name in (*COOPERATIVE, UNKNOWN)
+    for name in COOPERATIVE
     for second in (by_its_own_cursor, by_a_cursor_from_before, by_commit, by_rollback)
     # By itself psycopg2 stops the whole process: the first one holds a mutex while it waits.
     if name != "psycopg2" or second in (by_its_own_cursor, by_a_cursor_from_before)
@@ -186,7 +181,7 @@ def test_a_connection_that_two_greenlets_have_used_at_once_is_never_lent_again(
             assert other is not used
 
 
-@pytest.mark.parametrize("name", [*COOPERATIVE, UNKNOWN])
+@pytest.mark.parametrize("name", COOPERATIVE)
 def test_a_connection_returned_while_another_greenlet_still_asks_is_closed(
     request: pytest.FixtureRequest, name: str
 ) -> None:
@@ -291,11 +286,12 @@ def test_an_engine_s_connection_shared_by_two_greenlets_reaches_nobody_else(
 
 
 @contextlib.contextmanager
-def engine_of(request: pytest.FixtureRequest, name: str, kind: Any) -> Iterator[Any]:
-    server = server_of(request, name if name in COOPERATIVE else "pymysql")
+def engine_of(request: pytest.FixtureRequest, name: str, kind: Any, **said: Any) -> Iterator[Any]:
+    server = server_of(request, name)
     url = make_url(server.url(_DIALECTS.get(name, name)))
     arguments = {"use_pure": True} if name == "mysql.connector" else {}
-    engine = create_engine(url, poolclass=kind, pool_size=1, max_overflow=0, connect_args=arguments)
+    sizes = {"pool_size": 1, "max_overflow": 0}
+    engine = create_engine(url, poolclass=kind, connect_args=arguments, **sizes, **said)
     yield engine
     engine.dispose()
 
@@ -309,12 +305,30 @@ def answers(engine: Any, number: int) -> bool:
         return False
 
 
+@pytest.fixture
+def unknown(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A DBAPI of which nothing is known."""
+    monkeypatch.delitem(drivers._BY_MODULE, "mysql.connector")
+    drivers.by_class.clear()
+    yield "mysql.connector"
+    drivers.by_class.clear()
+
+
+@pytest.mark.parametrize("second", [by_its_own_cursor, by_a_cursor_from_before, by_commit])
+def test_two_greenlets_on_one_connection_of_an_unknown_driver_cost_the_next_borrower_nothing(
+    request: pytest.FixtureRequest, unknown: str, second: Callable[..., Any]
+) -> None:
+    with geventpool_of(opener(request, unknown)) as pool:
+        overlap(unknown, pool, second)
+        assert wrong_answers(pool) == 0
+
+
 @pytest.mark.parametrize("thrown", [None, Late, KeyboardInterrupt, gevent.GreenletExit])
 @pytest.mark.parametrize("is_swallowed", [False, True])
 def test_an_unknown_driver_that_was_left_in_mid_query_is_closed(
-    request: pytest.FixtureRequest, thrown: Any, is_swallowed: bool
+    request: pytest.FixtureRequest, unknown: str, thrown: Any, is_swallowed: bool
 ) -> None:
-    with geventpool_of(opener(request, UNKNOWN)) as pool:
+    with geventpool_of(opener(request, unknown)) as pool:
         for _ in range(4):
             with contextlib.suppress(gevent.Timeout, Late, KeyboardInterrupt, gevent.GreenletExit):
                 with pool.connection() as used:
@@ -330,10 +344,10 @@ def test_an_unknown_driver_that_was_left_in_mid_query_is_closed(
 
 
 def test_queuepool_lends_an_unknown_driver_s_connection_that_was_left_in_mid_query(
-    request: pytest.FixtureRequest,
+    request: pytest.FixtureRequest, unknown: str
 ) -> None:
     """The same scene, for comparison."""
-    pool = OfQueuePool(opener(request, UNKNOWN))
+    pool = OfQueuePool(opener(request, unknown))
     with pytest.raises(Late), pool.connection() as used, gevent.Timeout(0.02, Late):
         run(used, "select sleep(0.5)")
     assert wrong_answers(pool) > 0
@@ -341,7 +355,7 @@ def test_queuepool_lends_an_unknown_driver_s_connection_that_was_left_in_mid_que
 
 
 @pytest.mark.parametrize("thrown", [None, Late])
-@pytest.mark.parametrize("name", [*COOPERATIVE, UNKNOWN])
+@pytest.mark.parametrize("name", COOPERATIVE)
 def test_an_engine_s_connection_that_was_left_in_mid_query_is_closed(
     request: pytest.FixtureRequest, name: str, thrown: Any
 ) -> None:
@@ -353,7 +367,7 @@ def test_an_engine_s_connection_that_was_left_in_mid_query_is_closed(
             assert answers(engine, number)
 
 
-@pytest.mark.parametrize("name", [*COOPERATIVE, UNKNOWN, "MySQLdb", "mariadb"])
+@pytest.mark.parametrize("name", [*COOPERATIVE, "MySQLdb", "mariadb"])
 def test_an_error_of_the_program_or_of_the_database_does_not_cost_a_sound_connection(
     request: pytest.FixtureRequest, name: str
 ) -> None:
@@ -501,7 +515,7 @@ def _leave_a_session_s_begin_block(engine: Any) -> None:
 
 
 def stream(asked: Any, query: str = WHOLE_RESULT) -> None:
-    result = asked.execute(text(query), execution_options={"stream_results": True})
+    result = asked.execute(text(query).execution_options(stream_results=True))
     result.fetchone()
 
 
@@ -537,11 +551,12 @@ def test_a_program_that_rolls_back_in_the_middle_of_a_result_goes_on_with_its_co
             assert run(used, "select @kept") == [(5,)]
         assert pool.stats().opened == 1
         assert wrong_answers(pool) == 0
-    with engine_of(request, "pymysql", GeventPool) as engine, engine.connect() as connection:
+    engines = engine_of(request, "pymysql", GeventPool, future=True)  # for 1.4
+    with engines as engine, engine.connect() as connection:
         connection.execute(text("set @kept = 5"))
         stream(connection, SHORT_RESULT)
         connection.rollback()
         assert connection.scalar(text("select @kept")) == 5
-        with Session(connection) as session:
+        with Session(connection, future=True) as session:
             stream(session, SHORT_RESULT)
         assert connection.scalar(text("select @kept")) == 5

@@ -16,8 +16,8 @@ from geventpool.core.watch import look
 from geventpool.drivers import Idle, State, driver_for
 
 from .dbapi import (
-    ALL,
     COOPERATIVE,
+    EVERY,
     MYSQL,
     POSTGRESQL,
     SURE,
@@ -89,7 +89,7 @@ def hears_farewell(subject: Subject) -> bool:
 # Sockets and pings.
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_fileno_is_the_live_socket_and_none_after_close(
     request: pytest.FixtureRequest, subject_of: Callable[[str], Subject], name: str
 ) -> None:
@@ -105,7 +105,7 @@ def test_fileno_is_the_live_socket_and_none_after_close(
 
 
 @pytest.mark.parametrize("is_autocommit", [False, True])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_ping_leaves_no_transaction_open_and_autocommit_as_it_was(
     subject_of: Callable[[str], Subject], name: str, is_autocommit: bool
 ) -> None:
@@ -151,7 +151,7 @@ def test_a_ping_of_mysqlclient_is_no_query(subject_of: Callable[[str], Subject])
     assert after[1] - before[1] <= 3, "the ping, and what counts"
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_ping_of_a_killed_connection_is_false(
     subject_of: Callable[[str], Subject], name: str
 ) -> None:
@@ -184,7 +184,7 @@ def test_a_timeout_passes_through_a_ping(
 # What a server says to an idle connection.
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_an_idle_connection_that_is_killed_says_farewell(
     subject_of: Callable[[str], Subject], name: str
 ) -> None:
@@ -194,7 +194,7 @@ def test_an_idle_connection_that_is_killed_says_farewell(
     assert eventually(lambda: hears_farewell(subject))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_an_idle_connection_that_the_server_times_out_says_farewell(
     subject_of: Callable[[str], Subject], name: str
 ) -> None:
@@ -205,7 +205,7 @@ def test_an_idle_connection_that_the_server_times_out_says_farewell(
     assert not subject.driver.ping(subject.connection)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_idle_connections_are_gone_from_the_pool_when_the_server_restarts(
     request: pytest.FixtureRequest, pool_of: Callable[..., ConnectionPool], name: str
 ) -> None:
@@ -225,7 +225,7 @@ def lend_at_once(pool: ConnectionPool, number: int) -> None:
         one.close()
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_killed_connections_are_gone_from_the_pool_without_a_ping(
     request: pytest.FixtureRequest, pool_of: Callable[..., ConnectionPool], name: str
 ) -> None:
@@ -323,7 +323,7 @@ def test_a_connection_that_reconnects_and_is_handed_on_is_watched_by_its_new_soc
         end.close()
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_timed_out_connections_are_gone_from_the_pool_without_a_ping(
     pool_of: Callable[..., ConnectionPool], name: str
 ) -> None:

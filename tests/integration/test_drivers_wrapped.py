@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import wrapt
-from sqlalchemy import make_url
+from sqlalchemy.engine import make_url
 
 from geventpool import ConnectionPool
 from geventpool.drivers import State, driver_for

@@ -13,7 +13,8 @@ from typing import Any
 import gevent
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.pool import NullPool
 
 import geventpool.observe

@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import (
     Column,
-    Engine,
     Integer,
     MetaData,
-    NullPool,
     String,
     Table,
     bindparam,
@@ -20,6 +18,8 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import NullPool
 
 from geventpool import ConfigError
 from geventpool.plans import PlanLost

@@ -16,7 +16,8 @@ from typing import Any
 import gevent
 import pytest
 from gevent.event import Event
-from sqlalchemy import Engine, create_engine, event, exc, text
+from sqlalchemy import create_engine, event, exc, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.pool import QueuePool
 
 import geventpool

@@ -24,7 +24,7 @@ from typing import Any  # noqa: E402
 
 import gevent  # noqa: E402
 from psycogreen.gevent import patch_psycopg  # noqa: E402
-from sqlalchemy import make_url  # noqa: E402
+from sqlalchemy.engine import make_url  # noqa: E402
 from sqlalchemy.pool import QueuePool  # noqa: E402
 
 import geventpool.sqlalchemy  # noqa: E402

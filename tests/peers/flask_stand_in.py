@@ -4,13 +4,11 @@ Flask-SQLAlchemy gives a database in memory a StaticPool, because each connectio
 its own. Here its connections share one by SQLite's shared cache, so that these engines are pooled too.
 """
 
-# ruff: noqa: E402
-from gevent import monkey
-
-monkey.patch_all()
+from tests.peers import only_patched  # noqa: F401, I001 # first
 
 import itertools
 import sqlite3
+from unittest.mock import Mock
 
 import flask_sqlalchemy
 import sqlalchemy as sa
@@ -18,17 +16,27 @@ import sqlalchemy as sa
 from geventpool.sqlalchemy import GeventPool
 
 _numbers = itertools.count()
-_make_engine = flask_sqlalchemy.SQLAlchemy._make_engine
 
 
-def _make_pooled_engine(self, bind_key, options, app):
+def _put_on_ours(options):
     if options.get("poolclass") is sa.pool.StaticPool:
         name = f"file:memory-{next(_numbers)}?mode=memory&cache=shared"
         options["creator"] = lambda: sqlite3.connect(name, uri=True, check_same_thread=False)
     options["poolclass"] = GeventPool
-    engine = _make_engine(self, bind_key, options, app)
-    assert isinstance(engine.pool, GeventPool)
-    return engine
 
 
-flask_sqlalchemy.SQLAlchemy._make_engine = _make_pooled_engine
+def _pooled(make):
+    def make_pooled(self, first, options, *more):
+        _put_on_ours(options)
+        engine = make(self, first, options, *more)
+        assert isinstance(engine.pool, (GeventPool, Mock))  # it is what some tests replace
+        return engine
+
+    return make_pooled
+
+
+_made_by = (
+    "_make_engine" if hasattr(flask_sqlalchemy.SQLAlchemy, "_make_engine") else "create_engine"
+)
+_make = getattr(flask_sqlalchemy.SQLAlchemy, _made_by)  # the latter is that of 2.5
+setattr(flask_sqlalchemy.SQLAlchemy, _made_by, _pooled(_make))

@@ -13,7 +13,9 @@ from typing import Any
 
 import gevent
 import pytest
-from sqlalchemy import Engine, NullPool, create_engine, text
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import NullPool
 
 IS_WHOLE = bool(os.environ.get("GEVENTPOOL_STRESS"))
 """Run everything at length; otherwise a short form."""

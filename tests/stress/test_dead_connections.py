@@ -19,7 +19,8 @@ from typing import Any
 import gevent
 import pytest
 from gevent import subprocess
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
@@ -36,7 +37,8 @@ LONGEST = 600 if IS_WHOLE else 90
 
 KILLER = """
 import random, sys, time
-from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
 url, seed, rounds = sys.argv[1:]
 numbers = random.Random(seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy.engine import make_url
 
 from .server_side import IS_WHOLE
 

@@ -17,7 +17,8 @@ from typing import Any
 import gevent
 import pytest
 from gevent.event import Event
-from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 

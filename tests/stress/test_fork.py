@@ -14,7 +14,7 @@ from typing import Any
 
 import gevent
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy.engine import make_url
 
 from ..integration.dbapi import open_connection, run, set_autocommit
 from ..integration.wire import Wire
@@ -50,7 +50,7 @@ elif door == "django":
     import django, geventpool.django
     from django.conf import settings
     from django.db import connections
-    from sqlalchemy import make_url
+    from sqlalchemy.engine import make_url
     url = make_url(parents_url)
     kind = "mysql" if driver == "pymysql" else "postgresql"
     settings.configure(DATABASES={"default": {

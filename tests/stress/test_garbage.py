@@ -12,7 +12,8 @@ from typing import Any
 
 import gevent
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Engine
 
 from geventpool import ConnectionPool, PoolTimeout
 from geventpool.pool import BasePool

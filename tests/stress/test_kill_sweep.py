@@ -22,9 +22,10 @@ import gevent
 import greenlet
 import pytest
 from gevent.event import Event
-from sqlalchemy import Engine, ForeignKey, String, create_engine, insert, text
+from sqlalchemy import Column, ForeignKey, Integer, String, create_engine, insert, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from sqlalchemy.orm import Session, declarative_base, relationship
 
 from geventpool import ConnectionPool, PoolClosed, PoolTimeout
 from geventpool.pool import BasePool
@@ -49,26 +50,25 @@ class Kill(BaseException):
 KINDS: list[type[BaseException]] = [gevent.GreenletExit, gevent.Timeout, Kill]
 
 
-class Base(DeclarativeBase):
-    pass
+Base: Any = declarative_base()  # which 1.4 has, too
 
 
 class Order(Base):
     __tablename__ = "orders"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    lines: Mapped[list[Line]] = relationship()
+    id = Column(Integer, primary_key=True)
+    lines = relationship("Line")
 
 
 class Line(Base):
     __tablename__ = "lines"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"))
+    id = Column(Integer, primary_key=True)
+    order_id = Column(ForeignKey("orders.id"))
 
 
 class Page(Base):
     __tablename__ = "pages"
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    words: Mapped[str] = mapped_column(String(2000))
+    number = Column(Integer, primary_key=True, autoincrement=False)
+    words = Column(String(2000))
 
 
 def prepare(engine: Engine) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 import gevent
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Engine
 
 from geventpool.sqlalchemy import GeventPool
 

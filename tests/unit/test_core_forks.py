@@ -12,7 +12,8 @@ from typing import Any
 import gevent
 import pytest
 from gevent.monkey import get_original
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from geventpool import ConnectionPool, PoolClosed
@@ -255,7 +256,7 @@ def in_a_raw_connection(engine: Engine) -> Any:
 def test_a_child_that_closes_what_it_has_inherited_says_nothing_at_sqlalchemys_door(
     inside: Callable[[Engine], Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = create_engine(f"sqlite:///{tmp_path}/file.db", poolclass=GeventPool)
+    engine = create_engine(f"sqlite:///{tmp_path}/file.db", poolclass=GeventPool, future=True)
     with engine.begin() as connection:
         connection.execute(text("create table t (x int)"))
     held = inside(engine)

@@ -19,7 +19,8 @@ import pytest
 import sqlalchemy
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import Engine, exc, inspect, text
+from sqlalchemy import exc, inspect, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool
 
 from geventpool import ConfigError, ConnectionPool, PoolDeadlock, PoolTimeout
@@ -152,7 +153,7 @@ def test_of_a_database_that_connections_share_there_may_be_several(url: str) -> 
 
 
 def test_a_greenlet_that_has_the_connection_gets_it_again() -> None:
-    engine = by_class("sqlite://")
+    engine = by_class("sqlite://", future=True)
     with engine.connect() as outer:
         outer.execute(text("create table t (x int)"))
         outer.commit()

@@ -120,7 +120,8 @@ def test_a_wrong_setting_is_refused_in_init_app(app: Flask, is_first: bool) -> N
 
 
 def test_what_only_the_engine_shows_to_be_wrong_is_refused_at_each_context(app: Flask) -> None:
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 2, "max_overflow": 0}
+    options = {"poolclass": QueuePool, "pool_size": 2, "max_overflow": 0}
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
     GeventPool(app, min_idle=5)
     SQLAlchemy(app)
     for _ in range(2):
@@ -181,5 +182,6 @@ def test_the_extension_does_nothing_to_other_applications(app: Flask, tmp_path: 
     GeventPool(app)
     other = Flask("other")
     other.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{tmp_path / 'other.sqlite3'}"
+    other.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"poolclass": QueuePool}
     SQLAlchemy(other)
     assert pool_types(other) == {None: QueuePool}

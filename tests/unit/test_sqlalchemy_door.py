@@ -10,7 +10,8 @@ from typing import Any
 import gevent
 import pytest
 import sqlalchemy
-from sqlalchemy import Engine, engine_from_config, event, exc, text
+from sqlalchemy import engine_from_config, event, exc, text
+from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 from geventpool import ConfigError, PoolDeadlock, PoolOverloaded, PoolTimeout

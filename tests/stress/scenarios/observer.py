@@ -6,7 +6,7 @@ import contextlib
 import time
 from typing import Any
 
-from sqlalchemy import make_url
+from sqlalchemy.engine import make_url
 
 _MYSQL = {
     "others": "select id from information_schema.processlist"
