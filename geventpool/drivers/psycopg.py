@@ -22,7 +22,13 @@ from gevent.socket import wait as wait_for
 from .abandoned_queries import AbandonedQuery
 from .base import Driver, Idle, State, is_patched
 from .libpq import CancelRequest, send_in_thread
-from .postgresql import is_postgresql_full, is_postgresql_unfit, postgresql_unsolicited
+from .postgresql import (
+    Backend,
+    is_postgresql_full,
+    is_postgresql_unfit,
+    postgresql_unsolicited,
+    process_of,
+)
 from .sockets import hang_up
 
 # libpq's PGTransactionStatusType
@@ -110,7 +116,7 @@ class Psycopg(Driver):
         return True
 
     def server_id(self, connection: Any) -> int | None:
-        return int(connection.pgconn.backend_pid)
+        return process_of(connection.pgconn.backend_pid)
 
     def execute_prepared(self, connection: Any, cursor: Any, text: str, parameters: Any) -> Any:
         if connection.prepare_threshold is None:
@@ -123,7 +129,13 @@ class Psycopg(Driver):
             return None
         pgconn = connection.pgconn
         send = _cancel_request(pgconn)
-        return AbandonedQuery.of(pgconn.socket, pgconn.backend_pid, lambda _: send_in_thread(send))
+        return Backend.of(
+            pgconn.socket,
+            pgconn.backend_pid,
+            lambda _: send_in_thread(send),
+            bool(pgconn.ssl_in_use),
+            not connection.lock.locked(),
+        )
 
     def leave_to_user(self, connection: Any) -> bool:
         # Its socket would be closed while libev watches it, which may abort the process.
