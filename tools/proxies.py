@@ -1,7 +1,7 @@
 """What stands between a program and its database: PgBouncer and HAProxy, each a private process.
 
-    with PostgreSQL() as server, PgBouncer(server, pool_mode="transaction") as bouncer:
-        create_engine(bouncer.url("psycopg"))
+with PostgreSQL() as server, PgBouncer(server, pool_mode="transaction") as bouncer:
+    create_engine(bouncer.url("psycopg"))
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ its numbers might be one of a process.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -35,6 +36,8 @@ _READ_ONLY_TRANSACTION = "25006"
 
 _PROTOCOL_VIOLATION = "08P01"  # PgBouncer's own errors have no other code
 
+log = logging.getLogger("geventpool")
+
 _MOST_PROCESSES = 2**22  # Linux's PID_MAX_LIMIT; those of other systems are smaller
 
 _TERMINATE = b"X\0\0\0\4"
@@ -45,6 +48,37 @@ _socketpair: Callable[[], Any] = get_original("socket", "socketpair")
 def process_of(number: int) -> int | None:
     """The number of a server's process; `None`: it cannot be one, and so a pooler's."""
     return number if 0 < number <= _MOST_PROCESSES else None
+
+
+_poolers: set[tuple[object, object]] = set()
+_said: set[tuple[object, object]] = set()
+
+
+def is_pooler(number: int, host: object, port: object) -> bool:
+    """Is there a pooler at this address, which may give each transaction another session? Never switches.
+
+    Args:
+        number: what a connection was told as the number of its server's process.
+        host: where it leads to.
+        port: where it leads to.
+    """
+    if process_of(number) is None:
+        _poolers.add((host, port))
+    return (host, port) in _poolers
+
+
+def say_that_nothing_is_prepared(host: object, port: object) -> None:
+    """Says it once for each pooler. May switch greenlets, to log."""
+    if (host, port) not in _said:
+        _said.add((host, port))
+        log.warning(
+            "%s:%s is no PostgreSQL server, but a pooler in front of one, such as PgBouncer. Statements "
+            "are not prepared there, as each transaction may get another session. If a client keeps its "
+            "session, or the pooler forwards prepared statements, give psycopg 3 a prepare_threshold "
+            "other than 5",
+            host,
+            port,
+        )
 
 
 class Backend(AbandonedQuery):

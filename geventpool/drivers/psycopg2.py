@@ -17,10 +17,12 @@ from .base import Driver, Idle, State, is_patched
 from .libpq import CancelRequest, send_in_thread
 from .postgresql import (
     Backend,
+    is_pooler,
     is_postgresql_full,
     is_postgresql_unfit,
     postgresql_unsolicited,
     process_of,
+    say_that_nothing_is_prepared,
 )
 from .sockets import hang_up
 
@@ -45,6 +47,7 @@ class Psycopg2(Driver):
     socket = "info.socket"
 
     def adopt(self, connection: Any) -> None:
+        _is_pooled(connection)  # which is remembered
         extensions = sys.modules.get("psycopg2.extensions")
         callback = None if extensions is None else extensions.get_wait_callback()
         if extensions is None or callback is None:
@@ -88,6 +91,12 @@ class Psycopg2(Driver):
     def server_id(self, connection: Any) -> int | None:
         return process_of(connection.get_backend_pid())
 
+    def has_own_session(self, connection: Any) -> bool:
+        if not _is_pooled(connection):
+            return True
+        say_that_nothing_is_prepared(connection.info.host, connection.info.port)
+        return False
+
     def abandoned(self, connection: Any) -> AbandonedQuery | None:
         if connection not in _abandoned_queries:
             return None
@@ -119,6 +128,11 @@ class Psycopg2(Driver):
             "process: call psycogreen.gevent.patch_psycopg() at the start, or use psycopg 3 "
             "(postgresql+psycopg://…)"
         )
+
+
+def _is_pooled(connection: Any) -> bool:
+    info = connection.info
+    return is_pooler(connection.get_backend_pid(), info.host, info.port)
 
 
 def _watchful(callback: Callable[[Any], object]) -> Callable[[Any], None]:
