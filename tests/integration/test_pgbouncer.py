@@ -205,11 +205,11 @@ def test_a_restart_of_pgbouncer_costs_idle_connections_nothing_and_those_in_use_
 def test_connections_that_pgbouncer_cuts_while_they_are_idle_cost_no_caller_an_error(
     postgresql: Any, make_pool: Any, cut: str
 ) -> None:
-    settings = {"pool_mode": "transaction", cut: 0.2}
+    settings = {"pool_mode": "transaction", cut: 1}
     with PgBouncer(postgresql, **settings) as bouncer:
         pools = [make_pool(name, bouncer) for name in POSTGRESQL]
         for pool in pools:
-            fill(pool)
+            ask(pool)
         kind = "cl_active" if cut == "client_idle_timeout" else "sv_idle"
         assert eventually(lambda: not any(row[kind] for row in servers(bouncer)))
         for pool in pools:
