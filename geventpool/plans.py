@@ -179,6 +179,8 @@ def execute(
     is_postgresql = driver.database == "postgresql"
 
     def run() -> Any:
+        if not prepared and not driver.has_own_session(connection):
+            return cursor.execute(target.text, parameters)
         if driver.plans == "driver":
             return driver.execute_prepared(connection, cursor, target.text, parameters)
         by_sql = _by_postgresql if is_postgresql else _by_mysql

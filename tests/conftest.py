@@ -55,12 +55,34 @@ def _serve(request: pytest.FixtureRequest, kind: type[Server]) -> Iterator[Any]:
         except ServerError as error:
             problem = str(error)
     if problem is not None:
-        request.config.stash[_NOT_RUN][kind.name] = problem
-        if os.environ.get("CI"):
-            pytest.fail(problem, pytrace=False)
-        pytest.skip(problem)
+        _give_up(request, kind.name, problem)
     yield server
     server.stop()
+
+
+def _give_up(request: pytest.FixtureRequest, name: str, problem: str) -> None:
+    request.config.stash[_NOT_RUN][name] = problem
+    if os.environ.get("CI"):
+        pytest.fail(problem, pytrace=False)
+    pytest.skip(problem)
+
+
+def _install(request: pytest.FixtureRequest, name: str) -> None:
+    problem = system_packages.install([name])
+    if problem is not None:
+        _give_up(request, name, problem)
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_program(request: pytest.FixtureRequest) -> None:
+    """`tools.proxies.PgBouncer` can be started."""
+    _install(request, "pgbouncer")
+
+
+@pytest.fixture(scope="session")
+def haproxy_program(request: pytest.FixtureRequest) -> None:
+    """`tools.proxies.HAProxy` can be started."""
+    _install(request, "haproxy")
 
 
 @pytest.fixture(scope="session")
@@ -85,4 +107,5 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for name, problem in config.stash[_NOT_RUN].items():
         skipped = len(terminalreporter.stats.get("skipped", []))
         terminalreporter.section(f"NOT RUN: the tests that need {name}", red=True, bold=True)
-        terminalreporter.line(f"{problem}\n({skipped} tests skipped; set {_VARIABLES[name]})")
+        variable = f"; set {_VARIABLES[name]}" if name in _VARIABLES else ""
+        terminalreporter.line(f"{problem}\n({skipped} tests skipped{variable})")

@@ -12,7 +12,13 @@ import subprocess
 import sys
 import time
 
-PACKAGES = {"mariadb": "mariadb-server", "postgresql": "postgresql", "prometheus": "prometheus"}
+PACKAGES = {
+    "mariadb": "mariadb-server",
+    "postgresql": "postgresql",
+    "prometheus": "prometheus",
+    "pgbouncer": "pgbouncer",
+    "haproxy": "haproxy",
+}
 _APT = ["apt-get", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
 
 
@@ -32,6 +38,8 @@ def is_installed(server: str) -> bool:
         "mariadb": ("mariadbd", "mariadb-install-db"),
         "postgresql": ("initdb", "postgres"),
         "prometheus": ("prometheus", "promtool"),
+        "pgbouncer": ("pgbouncer",),
+        "haproxy": ("haproxy",),
     }[server]
     return all(find(program) for program in needed)
 

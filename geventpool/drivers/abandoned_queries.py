@@ -102,6 +102,16 @@ class AbandonedQuery:
         """
         raise NotImplementedError
 
+    def ends_by_itself(self, seconds: float) -> bool:
+        """Waits whether the server ends it without being asked to. May switch greenlets.
+
+        To be called when the driver's connection is closed.
+
+        Args:
+            seconds: no longer than that.
+        """
+        return self.wait(seconds)
+
     def wait(self, seconds: float) -> bool:
         """Hangs up and waits until the server has, too. May switch greenlets.
 
@@ -115,7 +125,7 @@ class AbandonedQuery:
         """
         if self._fd < 0:
             return False
-        hang_up(self._fd)
+        self._hang_up()
         deadline = time.monotonic() + seconds
         while not self._has_ended():
             left = deadline - time.monotonic()
@@ -132,6 +142,9 @@ class AbandonedQuery:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             _close(fd)
+
+    def _hang_up(self) -> None:
+        hang_up(self._fd)
 
     def _has_ended(self) -> bool:
         # It may have to be rid of its answer before it looks at anything else.

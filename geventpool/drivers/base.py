@@ -102,6 +102,16 @@ class Driver:
         """The server's own number of it, as its list of sessions shows it; `None`: not known. No I/O."""
         return None
 
+    def has_own_session(self, connection: Any) -> bool:
+        """Does it keep the server's session, and so the plans that were prepared in it? No I/O.
+
+        May switch greenlets, to log.
+
+        Returns:
+            False: a pooler in between may give each transaction another one.
+        """
+        return True
+
     def execute_prepared(self, connection: Any, cursor: Any, text: str, parameters: Any) -> Any:
         """Runs a statement that the driver is to prepare by itself. May switch greenlets."""
         raise NotImplementedError

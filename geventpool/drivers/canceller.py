@@ -61,7 +61,7 @@ class Canceller:
         """
         limit = gevent.Timeout.start_new(seconds)
         try:
-            if abandoned.wait(_MOMENT):
+            if abandoned.ends_by_itself(_MOMENT):
                 return True
             try:
                 self._cancel(abandoned)

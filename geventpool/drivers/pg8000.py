@@ -26,7 +26,13 @@ from gevent import socket
 from .abandoned_queries import AbandonedQuery
 from .base import Driver, Idle, State
 from .exchange import Exchange, is_open
-from .postgresql import is_postgresql_full, is_postgresql_unfit, postgresql_unsolicited
+from .postgresql import (
+    Backend,
+    is_postgresql_full,
+    is_postgresql_unfit,
+    postgresql_unsolicited,
+    process_of,
+)
 from .sockets import is_tls, move_socket, python_fileno
 
 _STATES = {b"I": State.CLEAN, b"T": State.IN_TRANSACTION, b"E": State.IN_TRANSACTION}
@@ -104,7 +110,7 @@ class Pg8000(Driver):
         return True
 
     def server_id(self, connection: Any) -> int | None:
-        return int.from_bytes(connection._backend_key_data[:4], "big")
+        return process_of(_number_of(connection._backend_key_data))
 
     def abandoned(self, connection: Any) -> AbandonedQuery | None:
         sock, key = connection._usock, connection._backend_key_data
@@ -114,9 +120,12 @@ class Pg8000(Driver):
             family, address = sock.family, sock.getpeername()
         except OSError:
             return None  # the server has let go
-        server_id = struct.unpack_from("!i", key)[0] if key and len(key) == 8 else None
-        return AbandonedQuery.of(
-            python_fileno(sock), server_id, functools.partial(_cancel, family, address, key)
+        return Backend.of(
+            python_fileno(sock),
+            _number_of(key),
+            functools.partial(_cancel, family, address, key),
+            is_tls(sock),
+            True,
         )
 
     def server_is_full(self, error: BaseException) -> bool:
@@ -128,6 +137,10 @@ class Pg8000(Driver):
 
     def move(self, connection: Any) -> None:
         move_socket(connection._usock)
+
+
+def _number_of(key: bytes | None) -> int:
+    return int.from_bytes((key or b"")[:4], "big", signed=True)
 
 
 def _sqlstate_of(error: BaseException) -> object:

@@ -22,7 +22,15 @@ from gevent.socket import wait as wait_for
 from .abandoned_queries import AbandonedQuery
 from .base import Driver, Idle, State, is_patched
 from .libpq import CancelRequest, send_in_thread
-from .postgresql import is_postgresql_full, is_postgresql_unfit, postgresql_unsolicited
+from .postgresql import (
+    Backend,
+    is_pooler,
+    is_postgresql_full,
+    is_postgresql_unfit,
+    postgresql_unsolicited,
+    process_of,
+    say_that_nothing_is_prepared,
+)
 from .sockets import hang_up
 
 # libpq's PGTransactionStatusType
@@ -30,6 +38,7 @@ _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR, _NO_CONNECTION = range(5)
 
 _BAD = 1  # of libpq's ConnStatusType
 
+_BY_DEFAULT = 5  # psycopg's own prepare_threshold
 _NEVER = 2**31 - 1  # so often must a statement have been run before it is prepared unasked
 
 CLEAN = State.CLEAN  # an enum's members are dear to look up
@@ -58,6 +67,9 @@ class Psycopg(Driver):
 
     def adopt(self, connection: Any) -> None:
         self.tune()
+        if connection.prepare_threshold == _BY_DEFAULT and _is_pooled(connection):
+            connection.prepare_threshold = None
+            say_that_nothing_is_prepared(connection.info.host, connection.info.port)
         kind = type(connection)
         if getattr(kind, "_waits_by_hub", False) or not _waits_by_gevents_poll():
             return
@@ -110,7 +122,11 @@ class Psycopg(Driver):
         return True
 
     def server_id(self, connection: Any) -> int | None:
-        return int(connection.pgconn.backend_pid)
+        return process_of(connection.pgconn.backend_pid)
+
+    def has_own_session(self, connection: Any) -> bool:
+        # What a pooler's clients may prepare after all, their user has said.
+        return connection.prepare_threshold is not None or not _is_pooled(connection)
 
     def execute_prepared(self, connection: Any, cursor: Any, text: str, parameters: Any) -> Any:
         if connection.prepare_threshold is None:
@@ -123,7 +139,13 @@ class Psycopg(Driver):
             return None
         pgconn = connection.pgconn
         send = _cancel_request(pgconn)
-        return AbandonedQuery.of(pgconn.socket, pgconn.backend_pid, lambda _: send_in_thread(send))
+        return Backend.of(
+            pgconn.socket,
+            pgconn.backend_pid,
+            lambda _: send_in_thread(send),
+            bool(pgconn.ssl_in_use),
+            not connection.lock.locked(),
+        )
 
     def leave_to_user(self, connection: Any) -> bool:
         # Its socket would be closed while libev watches it, which may abort the process.
@@ -150,6 +172,11 @@ class Psycopg(Driver):
             "psycopg was imported before gevent.monkey.patch_all() and blocks the gevent hub during "
             "every query: patch first, at the very top of the program"
         )
+
+
+def _is_pooled(connection: Any) -> bool:
+    info = connection.info
+    return is_pooler(info.backend_pid, info.host, info.port)
 
 
 def _name_of_wait() -> str:

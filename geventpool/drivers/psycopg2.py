@@ -15,7 +15,15 @@ from weakref import WeakKeyDictionary
 from .abandoned_queries import AbandonedQuery
 from .base import Driver, Idle, State, is_patched
 from .libpq import CancelRequest, send_in_thread
-from .postgresql import is_postgresql_full, is_postgresql_unfit, postgresql_unsolicited
+from .postgresql import (
+    Backend,
+    is_pooler,
+    is_postgresql_full,
+    is_postgresql_unfit,
+    postgresql_unsolicited,
+    process_of,
+    say_that_nothing_is_prepared,
+)
 from .sockets import hang_up
 
 # libpq's PGTransactionStatusType
@@ -39,6 +47,7 @@ class Psycopg2(Driver):
     socket = "info.socket"
 
     def adopt(self, connection: Any) -> None:
+        _is_pooled(connection)  # which is remembered
         extensions = sys.modules.get("psycopg2.extensions")
         callback = None if extensions is None else extensions.get_wait_callback()
         if extensions is None or callback is None:
@@ -80,12 +89,18 @@ class Psycopg2(Driver):
         return True
 
     def server_id(self, connection: Any) -> int | None:
-        return int(connection.get_backend_pid())
+        return process_of(connection.get_backend_pid())
+
+    def has_own_session(self, connection: Any) -> bool:
+        if not _is_pooled(connection):
+            return True
+        say_that_nothing_is_prepared(connection.info.host, connection.info.port)
+        return False
 
     def abandoned(self, connection: Any) -> AbandonedQuery | None:
         if connection not in _abandoned_queries:
             return None
-        abandoned = _abandoned_queries.pop(connection) or _abandoned_of(connection)
+        abandoned = _abandoned_queries.pop(connection) or _abandoned_of(connection, False)
         return None if abandoned is None or abandoned.is_over else abandoned
 
     def leave_to_user(self, connection: Any) -> bool:
@@ -115,6 +130,11 @@ class Psycopg2(Driver):
         )
 
 
+def _is_pooled(connection: Any) -> bool:
+    info = connection.info
+    return is_pooler(connection.get_backend_pid(), info.host, info.port)
+
+
 def _watchful(callback: Callable[[Any], object]) -> Callable[[Any], None]:
     """The same wait callback, but it keeps what a kill in mid-query leaves behind."""
 
@@ -123,7 +143,7 @@ def _watchful(callback: Callable[[Any], object]) -> Callable[[Any], None]:
             callback(connection)
         except BaseException:
             if connection in _abandoned_queries:
-                _abandoned_queries[connection] = _abandoned_of(connection)
+                _abandoned_queries[connection] = _abandoned_of(connection, True)
             raise
 
     watchful: Any = wait
@@ -131,11 +151,21 @@ def _watchful(callback: Callable[[Any], object]) -> Callable[[Any], None]:
     return wait
 
 
-def _abandoned_of(connection: Any) -> AbandonedQuery | None:
-    """What is left of it; nothing if it is lost, or waits for no answer."""
+def _abandoned_of(connection: Any, is_mine: bool) -> AbandonedQuery | None:
+    """What is left of it; nothing if it is lost, or waits for no answer.
+
+    Args:
+        connection: the connection.
+        is_mine: it is the caller who waited for its answer, and nobody else does.
+    """
     if connection.closed or connection.get_transaction_status() != _ACTIVE:
         return None
     extension = str(sys.modules["psycopg2._psycopg"].__file__)
     send = CancelRequest(extension, connection.pgconn_ptr).send
-    pid = connection.get_backend_pid()
-    return AbandonedQuery.of(connection.fileno(), pid, lambda _: send_in_thread(send))
+    return Backend.of(
+        connection.fileno(),
+        connection.get_backend_pid(),
+        lambda _: send_in_thread(send),
+        bool(connection.info.ssl_in_use),
+        is_mine,
+    )

@@ -1,0 +1,156 @@
+"""Load through PgBouncer, which gives transactions, is killed and restarted; callers are killed, too.
+
+No answer is wrong, what was committed is there once, and errors meet only those whose request PgBouncer
+did not live through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import gevent
+import pytest
+
+from geventpool import ConnectionPool
+from tests.integration.dbapi import (
+    POSTGRESQL,
+    eventually,
+    module_of,
+    open_connection,
+    run,
+    set_autocommit,
+)
+from tools.proxies import PgBouncer
+
+IS_WHOLE = bool(os.environ.get("GEVENTPOOL_STRESS"))
+SECONDS = float(os.environ.get("GEVENTPOOL_PGBOUNCER_SECONDS", "30" if IS_WHOLE else "4"))
+WORKERS, CLIENTS, SESSIONS = 20, 10, 4
+
+
+@dataclass
+class Load:
+    """Requests all the time, and how each one ended.
+
+    Attributes:
+        pool: under test.
+        name: the DBAPI's.
+        seed: of all that is random.
+        committed: what the database has said it keeps.
+        failed: when each request with an error began and ended, and the error.
+        downs: when PgBouncer was gone, and when it was back.
+        counts: of what has happened.
+    """
+
+    pool: ConnectionPool
+    name: str
+    seed: int
+    committed: list[int] = field(default_factory=list)
+    failed: list[tuple[float, float, Exception]] = field(default_factory=list)
+    downs: list[tuple[float, float]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.numbers = itertools.count(1)
+        self.workers = [gevent.spawn(self.work) for _ in range(WORKERS)]
+
+    def work(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                self.request()
+            except module_of(self.name).Error as error:
+                self.failed.append((began, time.monotonic(), error))
+            except OSError as error:  # pg8000 leaves those of its socket as they are
+                self.failed.append((began, time.monotonic(), error))
+            gevent.sleep(self.random.random() * 0.01)
+
+    def request(self) -> None:
+        number = next(self.numbers)
+        with self.pool.connection() as connection:
+            cursor = connection.cursor()
+            cursor.execute("select txid_current(), %s + 0, pg_sleep(%s)", (number, self.pause()))
+            transaction, echo, _ = cursor.fetchone()
+            assert echo == number, "another one's answer"
+            cursor.execute("insert into bounced values (%s) returning txid_current()", (number,))
+            assert cursor.fetchone()[0] == transaction, "two transactions"
+            connection.commit()
+        self.committed.append(number)
+
+    def pause(self) -> float:
+        """Most are short; some last until they are killed, in most cases."""
+        return 0.3 if self.random.random() < 0.05 else self.random.random() * 0.01
+
+    def kill_one(self) -> None:
+        place = self.random.randrange(WORKERS)
+        self.workers[place].kill()
+        self.workers[place] = gevent.spawn(self.work)
+        self.counts["callers killed"] = self.counts.get("callers killed", 0) + 1
+
+    def bring_down(self, bouncer: PgBouncer) -> None:
+        began = time.monotonic()
+        if self.random.random() < 0.5:
+            bouncer.kill()
+            gevent.sleep(self.random.random() * 0.5)
+            bouncer.start()
+        else:
+            bouncer.restart()
+        self.downs.append((began, time.monotonic()))
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            assert worker.exception is None
+        gevent.killall(self.workers)
+
+    def unexplained(self) -> list[tuple[float, float, Exception]]:
+        """Errors of requests that PgBouncer lived through."""
+        return [
+            (began, ended, error)
+            for began, ended, error in self.failed
+            if not any(began <= up and ended >= down for down, up in self.downs)
+        ]
+
+
+@pytest.mark.parametrize("name", POSTGRESQL if IS_WHOLE else ["psycopg"])
+def test_restarts_of_a_transaction_pooler_cost_no_answer_and_errors_only_meanwhile(
+    postgresql: Any, pgbouncer_program: None, name: str
+) -> None:
+    with (
+        contextlib.closing(open_connection("psycopg", postgresql.url("psycopg"))) as observer,
+        PgBouncer(postgresql, pool_mode="transaction", default_pool_size=SESSIONS) as bouncer,
+    ):
+        set_autocommit("psycopg", observer, True)
+        run(observer, "drop table if exists bounced")
+        run(observer, "create table bounced (number integer)")
+        pool = ConnectionPool(lambda: open_connection(name, bouncer.url(name)), max_size=CLIENTS)
+        load = Load(pool, name, seed=random.randrange(10**6))
+        ends_at = time.monotonic() + SECONDS
+        while time.monotonic() < ends_at:
+            for _ in range(10 if IS_WHOLE else 5):
+                gevent.sleep(load.random.random() * 0.2)
+                load.kill_one()
+            load.bring_down(bouncer)
+        before = len(load.committed)
+        assert eventually(lambda: len(load.committed) > before + WORKERS), "it goes on"
+        load.stop()
+        figures = (
+            f"{name}, seed {load.seed}, {SECONDS:g} s: {len(load.committed)} commits, "
+            f"{load.counts['callers killed']} callers killed, {len(load.downs)} restarts, "
+            f"{len(load.failed)} errors while it was down, {pool.stats().cancelled} queries cancelled"
+        )
+        print(figures)
+        assert load.unexplained() == [], figures
+        kept = [number for (number,) in run(observer, "select number from bounced")]
+        assert len(kept) == len(set(kept)), figures
+        assert not set(load.committed) - set(kept), figures
+        active = "select count(*) from pg_stat_activity where query like '%pg_sleep%' and state = 'active'"
+        assert eventually(lambda: run(observer, active + " and pid <> pg_backend_pid()") == [(0,)])
+        assert eventually(lambda: pool.stats().in_use == pool.stats().closing == 0)
+        pool.close()
+        run(observer, "drop table bounced")

@@ -1,0 +1,137 @@
+"""What stands between a program and its database: PgBouncer and HAProxy, each a private process.
+
+with PostgreSQL() as server, PgBouncer(server, pool_mode="transaction") as bouncer:
+    create_engine(bouncer.url("psycopg"))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import signal
+from typing import Any
+
+from . import system_packages
+from .servers import Server
+
+
+class PgBouncer(Server):
+    """PgBouncer in front of a PostgreSQL server, with the same user and databases.
+
+    Args:
+        server: the server behind it.
+        settings: more of its `[pgbouncer]` section, such as `pool_mode="transaction"`.
+    """
+
+    name = "pgbouncer"
+    _dialect = "postgresql"
+    _stop_signal = signal.SIGTERM  # at once: clients are not waited for
+
+    def __init__(self, server: Any, **settings: object) -> None:
+        self.server = server
+        self.user, self.password = server.user, server.password
+        self.database = server.database
+        self._settings = settings
+        super().__init__()
+
+    def tell(self, command: str) -> list[Any]:
+        """Runs a command of its console, such as `SHOW POOLS`: rows by column name."""
+        import psycopg
+        from psycopg.rows import dict_row
+
+        with contextlib.closing(
+            psycopg.connect(
+                host=self.host,
+                port=self.port,
+                user=self.user,
+                password=self.password,
+                dbname="pgbouncer",
+                autocommit=True,
+                row_factory=dict_row,
+            )
+        ) as console:
+            cursor = console.execute(command)
+            return cursor.fetchall() if cursor.description else []
+
+    def _create(self) -> None:
+        # It refuses to run as root.
+        self._account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+        settings = {
+            "listen_addr": self.host,
+            "listen_port": self.port,
+            "unix_socket_dir": "",
+            "auth_type": "scram-sha-256",
+            "auth_file": self._home / "users",
+            "admin_users": self.user,
+            "max_client_conn": 200,
+            "default_pool_size": 20,
+            "ignore_startup_parameters": "extra_float_digits,options",
+            **self._settings,
+        }
+        told = "\n".join(f"{name} = {value}" for name, value in settings.items())
+        (self._home / "pgbouncer.ini").write_text(
+            f"[databases]\n* = host={self.server.host} port={self.server.port}\n[pgbouncer]\n{told}\n"
+        )
+        (self._home / "users").write_text(f'"{self.user}" "{self.password}"\n')
+        if self._account is not None:
+            for path in (self._home, *self._home.iterdir()):
+                os.chown(path, self._account.pw_uid, self._account.pw_gid)
+
+    def _command(self) -> list[str]:
+        return [str(system_packages.find("pgbouncer")), str(self._home / "pgbouncer.ini")]
+
+    def _prepare(self) -> None:
+        """Nothing: its users are the server's."""
+
+    def _in_child(self) -> None:
+        if self._account is not None:
+            os.setgroups([])
+            os.setgid(self._account.pw_gid)
+            os.setuid(self._account.pw_uid)
+        super()._in_child()
+
+
+class HAProxy(Server):
+    """HAProxy, which forwards TCP to the first of several servers that is up.
+
+    Args:
+        *servers: of one kind, with the same user and database.
+        idle_timeout: seconds of silence on either side after which it cuts a connection.
+    """
+
+    name = "haproxy"
+
+    def __init__(self, *servers: Any, idle_timeout: float = 60.0) -> None:
+        self._servers = servers
+        self._idle_timeout = idle_timeout
+        first = servers[0]
+        self._dialect = "mysql" if first.name == "mariadb" else first._dialect
+        self.user, self.password, self.database = first.user, first.password, first.database
+        super().__init__()
+
+    def _create(self) -> None:
+        idle = f"{self._idle_timeout * 1000:.0f}ms"
+        lines = [
+            "global",
+            "  maxconn 500",
+            "defaults",
+            "  mode tcp",
+            "  timeout connect 2s",
+            f"  timeout client {idle}",
+            f"  timeout server {idle}",
+            "listen database",
+            f"  bind {self.host}:{self.port}",
+            "  option redispatch",
+        ]
+        for number, server in enumerate(self._servers):
+            more = " backup" if number else ""
+            check = "check inter 200ms fall 1 rise 1 on-marked-down shutdown-sessions"
+            lines.append(f"  server s{number} {server.host}:{server.port} {check}{more}")
+        (self._home / "haproxy.cfg").write_text("\n".join(lines) + "\n")
+
+    def _command(self) -> list[str]:
+        return [str(system_packages.find("haproxy")), "-db", "-f", str(self._home / "haproxy.cfg")]
+
+    def _prepare(self) -> None:
+        """Nothing: it knows no users."""
