@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
@@ -16,6 +17,8 @@ from .setting import (
     ANY_WHOLE,
     CAP,
     FLAG,
+    FLEET,
+    FLEET_SIZE,
     MOST,
     NOT_GIVEN,
     RESET,
@@ -102,6 +105,12 @@ _SIZINGS = ("adaptive", "poisson", "fixed")
 def _read_function(name: str, value: Any) -> Any:
     if not callable(value):
         raise ConfigError(name, value, "give a function of an error, or None")
+    return value
+
+
+def _read_name(name: str, value: Any) -> Any:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(name, value, "give a name, or None")
     return value
 
 
@@ -262,6 +271,25 @@ class PoolConfig:
         may_be_called=True,
     )
 
+    fleet: str | None = setting(
+        None,
+        'one budget of connections for many processes: `"host"`: for all of this host and user; or the '
+        "path of a directory that they share; `None`: each process has its own",
+        FLEET,
+        is_final=True,
+    )
+    fleet_size: int | None = setting(
+        None,
+        "how many connections all processes of the fleet may have together, in whatever state",
+        FLEET_SIZE,
+    )
+    fleet_name: str | None = setting(
+        None,
+        "pools of one name are one fleet; `None`: those with one database, host, port and user",
+        or_none(Kind(_read_name, str, "a name")),
+        is_final=True,
+    )
+
     def __post_init__(self) -> None:
         for one in fields(self):
             value = one.metadata["setting"].kind.read(one.name, getattr(self, one.name))
@@ -270,6 +298,9 @@ class PoolConfig:
             raise ConfigError(
                 "min_idle", self.min_idle, f"is above max_size={self.max_size:g}; lower it"
             )
+        if self.fleet is not None and self.fleet_size is None:
+            cure = "give how many connections all processes of the fleet may have together"
+            raise ConfigError("fleet_size", None, cure)
         self.policy()
 
     @property
@@ -417,14 +448,32 @@ def make_config(
             max_overflow = chosen["max_overflow"] if max_overflow is None else max_overflow
         del chosen["pool_size"], chosen["max_overflow"]
         settings = {**chosen, **settings}
+    for name in ("fleet", "fleet_size"):
+        settings[name] = _given_or_environments(name, settings.get(name))
     policy = settings.get("sizing")
     if pool_size is not None or max_overflow is not None:
         max_size = _cap(pool_size, max_overflow)
     if max_size is None:
-        max_size = getattr(policy, "max_size", None) or DEFAULT_MAX_SIZE
+        size = settings["fleet_size"] if settings["fleet"] is not None else None
+        max_size = getattr(policy, "max_size", None) or size or DEFAULT_MAX_SIZE
     if "min_idle" not in settings and getattr(policy, "min_idle", None) is not None:
         settings["min_idle"] = policy.min_idle  # type: ignore[union-attr]
     return PoolConfig(max_size=max_size, **settings)
+
+
+def _given_or_environments(name: str, value: Any) -> Any:
+    """What was given, or else what a variable of the environment says, such as `GEVENTPOOL_FLEET`."""
+    variable = f"GEVENTPOOL_{name.upper()}"
+    text = os.environ.get(variable)
+    if value is not None or not text:
+        return value
+    kind = SETTINGS[name].kind
+    try:
+        return kind.read(variable, kind.parse(text)) if kind.parse else None
+    except (ValueError, KeyError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(variable, text, f"give {kind.wanted}") from None
 
 
 def profile_settings(profile: str) -> Mapping[str, Any]:

@@ -114,6 +114,11 @@ class BasePool:
         self.core.close()
 
     @property
+    def target(self) -> tuple[object, ...] | None:
+        """What tells its server, database and account from others; empty: it is not known."""
+        return ()
+
+    @property
     def has_one_connection(self) -> bool:
         """The database is in memory, and each connection would have one of its own."""
         return self._is_shared is False
@@ -248,6 +253,10 @@ class ConnectionHandlers(Handlers):
             raise
         if entry is not None:
             core.release(entry, is_clean=True, is_callers=False)
+
+    def target(self) -> tuple[object, ...] | None:
+        """As far as the pool's door knows."""
+        return self._pool.target
 
     def server_is_full(self, error: BaseException) -> bool:
         """As the driver reads the error."""

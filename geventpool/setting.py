@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ NOT_GIVEN: Any = object()
 """The default of an argument for which `None` means something."""
 
 MOST = 10**9
+MOST_IN_FLEET = 65_536
+"""Connections."""
 _FLAGS = {
     **dict.fromkeys(("true", "yes", "on", "y", "t", "1"), True),
     **dict.fromkeys(("false", "no", "off", "n", "f", "0"), False),
@@ -166,6 +169,23 @@ def _read_reset(name: str, value: Any) -> Any:
         raise ConfigError(name, value, cure) from None
 
 
+def _read_fleet(name: str, value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if value == "host" or (isinstance(value, str) and os.path.isabs(value)):
+        return value
+    more = " (Redis is not supported yet)" if isinstance(value, str) and "://" in value else ""
+    cure = f'give "host", or the absolute path of a directory{more}'
+    raise ConfigError(name, value, cure)
+
+
+def _read_fleet_size(name: str, value: Any) -> Any:
+    value = _read_whole(name, value, 1)
+    if value > MOST_IN_FLEET:
+        raise ConfigError(name, value, f"give no more than {MOST_IN_FLEET:,}")
+    return value
+
+
 def _parse_cap(text: str) -> float:
     return math.inf if text == "inf" else int(text)
 
@@ -180,6 +200,8 @@ def _keep(_name: str, value: Any) -> Any:
 
 CAP = Kind(_read_cap, _parse_cap, "a whole number or inf")
 WHOLE = Kind(_read_whole, int, "a whole number")
+FLEET = or_none(Kind(_read_fleet, str, '"host", or the absolute path of a directory'))
+FLEET_SIZE = or_none(Kind(_read_fleet_size, int, "a whole number"))
 FLAG = Kind(_read_flag, _parse_flag, "true or false")
 
 # As `QueuePool` reads them.

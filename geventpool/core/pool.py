@@ -23,7 +23,7 @@ from .clock import Clock
 from .closing import close_retired
 from .entry import CLOSED, CLOSING, IDLE, IN_USE, Entry
 from .handlers import Handlers
-from .ledger import Ledger
+from .ledger import Ledger, Permits
 from .line import Line
 from .owners import clear_owner
 from .registry import is_gone, look_for_fork, unforked
@@ -61,7 +61,9 @@ class ResourcePool(Shared):
         registry.add(self)
 
     def _begin(self) -> None:
-        self.ledger = Ledger(self.config.max_size, lifo=self.config.use_lifo)
+        self.ledger = Ledger(
+            self.config.max_size, lifo=self.config.use_lifo, permits=self.permits
+        )
         self.line = Line()
         self.counters = Counters()
         self.is_closed = self.is_dormant = self.is_warm = self.is_shrinking = False
@@ -302,6 +304,8 @@ class ResourcePool(Shared):
         self.ledger.lifo = config.use_lifo
         self.ledger.cap.configured = config.max_size
         self._changed()
+        if self.permits is not None:
+            self.permits.changed()
 
     @threads.in_owners_thread
     def grant(self, most: float) -> None:
@@ -320,6 +324,13 @@ class ResourcePool(Shared):
             raise ConfigError("grant", most, "give 0 or more, or math.inf")
         self.ledger.cap.granted = most
         self._changed()
+
+    def limit_by(self, permits: Permits) -> None:
+        """Has each place need a permit, taken before the open, given back when it is closed again.
+
+        To be called before anything is opened. Never switches.
+        """
+        self.permits = self.ledger.permits = permits
 
     @threads.in_owners_thread
     def warm_up(self) -> None:
@@ -366,6 +377,8 @@ class ResourcePool(Shared):
         self.is_warm = False
         self.upkeep.waiting.refuse_all(PoolClosed(f"{self!r} was closed"))
         self.close_idle(causes.CLOSED)
+        if self.permits is not None:
+            self.permits.changed()
 
     @threads.in_owners_thread
     def drain(self, timeout: float) -> bool:
@@ -421,6 +434,7 @@ class ResourcePool(Shared):
                 registry.keep_for_good(vars(self).copy())
         finally:
             self.handlers = threads.bare(self.handlers)
+            self.ledger.permits = None  # what ends in the books of the parent has none here
             self._begin()
             self.hub, self.mailbox = NO_HUB, None
         self.policy = self.policy.fresh()
