@@ -61,9 +61,7 @@ class ResourcePool(Shared):
         registry.add(self)
 
     def _begin(self) -> None:
-        self.ledger = Ledger(
-            self.config.max_size, lifo=self.config.use_lifo, permits=self.permits
-        )
+        self.ledger = Ledger(self.config.max_size, lifo=self.config.use_lifo, permits=self.permits)
         self.line = Line()
         self.counters = Counters()
         self.is_closed = self.is_dormant = self.is_warm = self.is_shrinking = False

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..core.pool import ResourcePool
 
 
-def join(core: Any) -> None:
-    """Makes a pool a member of the fleet that its settings name, if they do. Never switches, never connects.
+def join(core: ResourcePool) -> None:
+    """Makes a pool a member of the fleet that its settings name, if any. Never switches or connects.
 
     Args:
-        core: a new `ResourcePool`.
+        core: a new pool.
 
     Raises:
         ConfigError: the fleet cannot be used.

@@ -285,4 +285,9 @@ def _on_ready(socket: Any, wake: WeakMethod[Callable[[], object]]) -> None:
         method()
 
 
-at_fork(_files.clear)  # a child has none of the locks
+def forget_files() -> None:
+    """In a forked child, which has none of the locks."""
+    _files.clear()
+
+
+at_fork(forget_files)

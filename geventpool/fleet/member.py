@@ -1,4 +1,4 @@
-"""One pool as a member of a fleet: it has a permit for each place, and gives up what is others' by right."""
+"""One pool as a member of a fleet: a permit for each place, and none that is rightfully another's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from weakref import WeakMethod, WeakSet, ref
 
 from gevent import spawn_raw
@@ -94,7 +94,7 @@ class Member(Listener):
         self._is_aware = False
         self._is_short = False
         self._asks_at = -math.inf
-        self._could_not_join = False
+        self._mailbox: Any = None
         self.granted = 0
         self.overdrawn = 0
         _members.add(self)
@@ -107,25 +107,28 @@ class Member(Listener):
     def take(self) -> bool:
         """Takes a permit for a connection that is about to be opened; False: there is none for now."""
         core = self._core()
-        assert core is not None, "bug: a pool that is gone opens something"
-        now = core.clock.now()
-        if now < self._asks_at:
+        if core is None or (now := core.clock.now()) < self._asks_at:
             return False
-        fleet = self._fleet or self._joined()
+        fleet = self._fleet or self._joined(core, now)
         if fleet is None:
             return False
         rows = self._tell(core, fleet, now, more=1)
-        others_are_short = any(row.is_in_want(now) for row in rows if row.slot != fleet.slot)
-        is_rightful = not others_are_short or self.granted < rightful(rows, now)[fleet.slot]
-        if is_rightful and fleet.take(smallest_size(rows), now):
+        others = [row for row in rows if row.slot != fleet.slot]
+        is_rightful = (
+            not _is_contended(others, now) or self.granted < rightful(rows, now)[fleet.slot]
+        )
+        is_taken = is_rightful and fleet.take(smallest_size(rows), now)
+        if is_taken:
             self.granted += 1
             self._is_short = False
             self._tell(core, fleet, now)
-            self._alarm.set(fleet.settles_at(), core.clock, now)
-            return True
-        self._asks_at = now + _PAUSE
-        self._refused(core, fleet, now)
-        return False
+        else:
+            self._asks_at = now + _PAUSE
+            self._is_short = bool(core.line.callers)
+            if self._is_short:
+                self._ask_others(fleet, self._tell(core, fleet, now), now)
+        self._set_alarm(core, fleet, now)
+        return is_taken
 
     def give_back(self) -> None:
         """A connection is gone, or could not be opened."""
@@ -136,12 +139,12 @@ class Member(Listener):
         self.granted -= 1
         fleet.give_back()
         rows = self._tell(core, fleet, now)
-        if any(row.is_in_want(now) for row in rows):
+        if _is_contended(rows, now):
             theirs = rightful(rows, now)
             fleet.wake(
                 [row for row in rows if row.is_in_want(now) and row.granted < theirs[row.slot]]
             )
-        if self._is_aware or core.is_closed:
+        if self._is_aware or core.is_closed or core.ledger.cap.granted < math.inf:
             self._asks_at = -math.inf
             self._alarm.set(now, core.clock, now)
 
@@ -165,21 +168,13 @@ class Member(Listener):
         fleet.settle(now)
         self._is_short = self._is_short and bool(core.line.callers)
         rows = self._tell(core, fleet, now)
-        size = smallest_size(rows)
-        is_contended = any(row.is_in_want(now) for row in rows)
         mine = rightful(rows, now)[fleet.slot]
-        is_too_many = self.granted > mine and (
-            is_contended or sum(row.granted for row in rows) > size
-        )
-        self._be_aware(core, is_contended)
-        cap = mine if is_too_many else math.inf
+        is_above = sum(row.granted for row in rows) > smallest_size(rows)
+        cap = mine if self.granted > mine and (self._is_aware or is_above) else math.inf
         if cap != core.ledger.cap.granted or (self._is_short and self.granted < mine):
             self._asks_at = -math.inf
-            core.grant(cap)  # which has it take, or close, what it can
-        looks_at = fleet.settles_at()
-        if is_contended:
-            looks_at = min(looks_at, next_turn(now), self._idles_until(core, now))
-        self._alarm.set(looks_at, core.clock, core.clock.now())
+            core.grant(cap)  # which has the pool take, or close, what it can
+        self._set_alarm(core, fleet, now)
 
     def returned(self, entry: Entry, held: float) -> None:
         """Told only while somebody is short: what comes back may soon be spare."""
@@ -190,8 +185,8 @@ class Member(Listener):
 
     def __del__(self) -> None:
         # Perhaps in another thread. The pool is gone, and so are its connections.
-        if self._fleet is not None:
-            self._post(self._fleet.leave)
+        if self._fleet is not None and self._mailbox is not None:
+            self._mailbox.post(self._fleet.leave)
 
     def begin_again(self) -> None:
         """In a forked child: it has no permits, and the parent goes on as before."""
@@ -199,22 +194,22 @@ class Member(Listener):
         core = self._core()
         self.granted, self._is_short, self._asks_at = 0, False, -math.inf
         self._alarm.stop()
-        if core is not None:
-            self._be_aware(core, False)
+        if core is not None and self._is_aware:
+            self._is_aware = False
+            core.remove_listener(self)
         if fleet is not None:
             fleet.forget()
 
-    def _joined(self) -> Fleet | None:
-        core = self._core()
+    def _joined(self, core: ResourcePool, now: float) -> Fleet | None:
         try:
             self._fleet = self._join(WeakMethod(self.look))
-        except Exception as error:  # whoever waits is told that it is the fleet
-            if not self._could_not_join:
-                self._could_not_join = True
+        except Exception as error:  # whoever waits is told that it is for the fleet
+            self._asks_at = now + TURN
+            if not self._is_short:
+                self._is_short = True
                 spawn_raw(log.error, "%r cannot join its fleet: %s", core, error)
             return None
-        self._could_not_join = False
-        self._post = core.mailbox.post if core is not None else None
+        self._mailbox = core.mailbox
         return self._fleet
 
     def _leave(self) -> None:
@@ -223,27 +218,37 @@ class Member(Listener):
         if fleet is not None:
             fleet.leave()
 
-    def _refused(self, core: ResourcePool, fleet: Fleet, now: float) -> None:
-        """No permit is to be had: who has one to spare is to know, if somebody waits for it."""
-        if core.line.callers:
-            self._is_short = True
-            self._be_aware(core, True)
-            rows = self._tell(core, fleet, now)
-            theirs = rightful(rows, now)
-            fleet.wake(
-                [
-                    row
-                    for row in rows
-                    if row.slot != fleet.slot
-                    and row.granted
-                    and (not row.is_aware or row.granted > theirs[row.slot])
-                ]
-            )
-            self._alarm.set(next_turn(now), core.clock, now)
-        self._alarm.set(fleet.settles_at(), core.clock, now)
+    def _ask_others(self, fleet: Fleet, rows: list[Row], now: float) -> None:
+        """Wakes all who may have a permit to spare. Who is aware has none that its row does not show."""
+        theirs = rightful(rows, now)
+        fleet.wake(
+            [
+                row
+                for row in rows
+                if row.slot != fleet.slot
+                and row.granted
+                and (not row.is_aware or row.granted > theirs[row.slot])
+            ]
+        )
+
+    def _set_alarm(self, core: ResourcePool, fleet: Fleet, now: float) -> None:
+        """To when something is due by time alone. While nobody is short, that is nothing."""
+        looks_at = fleet.settles_at()
+        if self._is_aware or core.ledger.cap.granted < math.inf:
+            looks_at = min(looks_at, next_turn(now), self._idles_until(core, now))
+        self._alarm.set(looks_at, core.clock, now)
 
     def _tell(self, core: ResourcePool, fleet: Fleet, now: float, more: int = 0) -> list[Row]:
         """Writes its row, and reads all."""
+        rows = self._exchange(core, fleet, now, more)
+        while _is_contended(rows, now) != self._is_aware:
+            # Who is short relies on what is told here. So it is told first, and then seen who is short.
+            self._is_aware = not self._is_aware
+            (core.add_listener if self._is_aware else core.remove_listener)(self)
+            rows = self._exchange(core, fleet, now, more)
+        return rows
+
+    def _exchange(self, core: ResourcePool, fleet: Fleet, now: float, more: int) -> list[Row]:
         ledger, waiting = core.ledger, core.line.length
         fresh, patience = 0, self._patience(core)
         for entry in reversed(ledger.idle):
@@ -255,7 +260,7 @@ class Member(Listener):
             Row(
                 fleet.slot,
                 os.getpid(),
-                core.config.fleet_size,
+                core.config.fleet_size or 0,
                 self.granted,
                 ledger.in_use,
                 waiting,
@@ -280,17 +285,20 @@ class Member(Listener):
         """When the next idle connection will be spare."""
         patience = self._patience(core)
         return min(
-            (one.idle_since + patience for one in core.ledger.idle if now - one.idle_since < patience),
+            (
+                one.idle_since + patience
+                for one in core.ledger.idle
+                if now - one.idle_since < patience
+            ),
             default=math.inf,
         )
 
-    def _be_aware(self, core: ResourcePool, is_aware: bool) -> None:
-        if is_aware != self._is_aware:
-            self._is_aware = is_aware
-            (core.add_listener if is_aware else core.remove_listener)(self)
-
     def _ring(self, at: float) -> None:
         self.look()
+
+
+def _is_contended(rows: list[Row], now: float) -> bool:
+    return any(row.is_in_want(now) for row in rows)
 
 
 def _begin_again() -> None:

@@ -3,15 +3,16 @@
 Who has a byte locked, may have a connection. The kernel arbitrates, and frees the locks of a process that
 ends, however it ends, at once. Nobody has to be asked, and nobody can be lied to.
 
-The locks are POSIX's (`fcntl(F_SETLK)`), not those of an open file description (`F_OFD_SETLK`). The latter
-are inherited by a fork: a killed worker's permits would stay with whatever it has forked, as long as that
-lives. POSIX locks belong to the process; a child has none. They have two pitfalls. They are gone as soon as
-the process closes *any* descriptor of the file: so a process opens it once, and closes it when it
-has no lock in it. And locks of one process do not exclude each other: so a process keeps a book of its own.
+The locks are POSIX's (`fcntl(F_SETLK)`), not those of an open file description (`F_OFD_SETLK`), which
+a fork inherits: a killed worker's permits would stay with whatever it has forked, as long as that
+lives. POSIX locks belong to the process; a child has none. They have two pitfalls. They are gone as
+soon as the process closes *any* descriptor of the file: so a process opens it once, and closes it when
+it has no lock in it. And locks of one process do not exclude each other: so a process keeps a book of its
+own.
 
-Each permit also has a mark, the byte itself: 1 while it is held, 0 when it was given back. Who finds a free
-one with a mark knows that its holder was killed; the server may not have noticed yet that the connection
-is gone. Such a one is kept locked for a moment, and then is free as any other.
+Each permit also has a mark, the byte itself: 1 while it is held, 0 when it was given back. Who finds a
+free one with a mark knows that its holder was killed; the server may not have noticed yet that the
+connection is gone. Such a one is kept locked for a moment, and then is free as any other.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MOST: Final = MOST_IN_FLEET
 
 _SLOTS: Final = 1 << 32  # a lock there says that a member lives; beyond all that is written
 SETTLES_AFTER: Final = 0.2
-"""Seconds that a server may take to see that a client was killed. The kernel closes its sockets at once."""
+"""Seconds that a server may take to see that a client was killed; its sockets are closed at once."""
 
 _new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
 _close: Callable[[int], None] = get_original("os", "close")

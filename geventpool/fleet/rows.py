@@ -66,7 +66,7 @@ def unpack(written: bytes) -> list[Row]:
     for slot, row in enumerate(_PACKED.iter_unpack(written[:whole])):
         *numbers, is_short, is_aware, seen_at = row
         if numbers[0] and max(numbers) <= _MOST and seen_at == seen_at:
-            found.append(Row(slot, *numbers, bool(is_short), bool(is_aware), seen_at))
+            found.append(Row._make((slot, *numbers, bool(is_short), bool(is_aware), seen_at)))
     return found
 
 

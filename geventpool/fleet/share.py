@@ -1,8 +1,8 @@
 """Who may have how many of a fleet's connections: max-min fair by need. Pure: never switches, no I/O.
 
 First what members need: in use, and for callers in line. It is dealt out level by level, so that nobody
-gets more than another who still lacks something (Bertsekas and Gallager, Data Networks, 6.5.2). What then is
-left, members keep: idle connections, level by level again, so that who has most to spare gives first.
+gets more than another who still lacks something (Bertsekas and Gallager, Data Networks, 6.5.2). What is
+then left, members keep: idle connections, level by level again, so that who has most to spare gives first.
 
 Where a level does not come out even, the members that lack one take turns. Who has the turn follows from
 the time alone, so that all members come to the same answer without a word.

@@ -32,7 +32,5 @@ def target_of(creator: Callable[..., Any], dialect: Any) -> tuple[object, ...] |
     arguments = getattr(found, "cell_contents", None)
     if not isinstance(arguments, dict):
         return ()
-    told = [
-        next((arguments[key] for key in keys if arguments.get(key)), "") for keys in _TELLING
-    ]
+    told = [next((arguments[key] for key in keys if arguments.get(key)), "") for keys in _TELLING]
     return (name, *told) if any(told) else ()
