@@ -124,9 +124,9 @@ class Member(Listener):
             self._tell(core, fleet, now)
         else:
             self._asks_at = now + _PAUSE
-            self._is_short = bool(core.line.callers)
+            was_short, self._is_short = self._is_short, bool(core.line.callers)
             if self._is_short:
-                self._ask_others(fleet, self._tell(core, fleet, now), now)
+                self._ask_others(fleet, self._tell(core, fleet, now), now, is_new=not was_short)
         self._set_alarm(core, fleet, now)
         return is_taken
 
@@ -218,8 +218,11 @@ class Member(Listener):
         if fleet is not None:
             fleet.leave()
 
-    def _ask_others(self, fleet: Fleet, rows: list[Row], now: float) -> None:
-        """Wakes all who may have a permit to spare. Who is aware has none that its row does not show."""
+    def _ask_others(self, fleet: Fleet, rows: list[Row], now: float, is_new: bool) -> None:
+        """Wakes all who may have a permit to spare.
+
+        Who is aware has none that its row does not show, and what it has too many it gives by itself.
+        """
         theirs = rightful(rows, now)
         fleet.wake(
             [
@@ -227,7 +230,7 @@ class Member(Listener):
                 for row in rows
                 if row.slot != fleet.slot
                 and row.granted
-                and (not row.is_aware or row.granted > theirs[row.slot])
+                and (not row.is_aware or (is_new and row.granted > theirs[row.slot]))
             ]
         )
 

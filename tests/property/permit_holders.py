@@ -2,7 +2,7 @@
 
     python -m tests.property.permit_holders FOLDER
 
-Each line is one command, `WHO WHAT …`, and has one line for an answer. `WHO` is the number of a holder; 0 is
+Each line is one command, `WHO WHAT …`, with one line for an answer. `WHO` is the number of a holder; 0 is
 the first process, which forks all others and holds none.
 """
 
