@@ -280,7 +280,8 @@ class PoolConfig:
     )
     fleet_size: int | None = setting(
         None,
-        "how many connections all processes of the fleet may have together, in whatever state",
+        "how many connections all processes of the fleet may have together, in whatever state; the hard "
+        "cap of each, too, if none is given",
         FLEET_SIZE,
     )
     fleet_name: str | None = setting(
@@ -455,7 +456,8 @@ def make_config(
         max_size = _cap(pool_size, max_overflow)
     if max_size is None:
         size = settings["fleet_size"] if settings["fleet"] is not None else None
-        max_size = getattr(policy, "max_size", None) or size or DEFAULT_MAX_SIZE
+        default = size if isinstance(size, int) and size > 0 else DEFAULT_MAX_SIZE
+        max_size = getattr(policy, "max_size", None) or default
     if "min_idle" not in settings and getattr(policy, "min_idle", None) is not None:
         settings["min_idle"] = policy.min_idle  # type: ignore[union-attr]
     return PoolConfig(max_size=max_size, **settings)

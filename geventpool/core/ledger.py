@@ -20,8 +20,21 @@ class Permits(Protocol):
     """Who has to allow each place, beside the cap. No method ever switches or raises.
 
     Attributes:
+        size: how many there are.
+        granted: how many this pool has.
+        demand: how many it needs.
         is_short: callers wait because there is none.
     """
+
+    granted: int
+
+    @property
+    def size(self) -> int:
+        """See there."""
+
+    @property
+    def demand(self) -> int:
+        """See there."""
 
     @property
     def is_short(self) -> bool:

@@ -19,10 +19,18 @@ def join_as_configured(core: ResourcePool) -> None:
     Raises:
         ConfigError: the directory cannot be used.
     """
-    config, target = core.config, core.handlers.target()
-    if config.fleet is None or target is None or not isinstance(core.clock, HubClock):
+    fleet = core.config.fleet
+    is_real = isinstance(core.clock, HubClock)
+    if fleet is None or not is_real or core.handlers.target() is None:
         return
-    directory = directory_of_host() if config.fleet == "host" else Path(config.fleet)
+    directory = directory_of_host() if fleet == "host" else Path(fleet)
     make_private(directory)
-    name = config.fleet_name or " ".join(map(str, target)) or core.name
-    core.limit_by(Member(core, partial(HostFleet, directory / folder_of(name))))
+    core.limit_by(Member(core, partial(HostFleet, directory / folder_of(name_of(core)))))
+
+
+def name_of(core: ResourcePool) -> str:
+    """Pools of one name are one fleet: by default those with one database, host, port and user.
+
+    Where a program connects by a function of its own, that cannot be seen: then the pool's name counts.
+    """
+    return core.config.fleet_name or " ".join(map(str, core.handlers.target() or (core.name,)))

@@ -83,7 +83,6 @@ class Member(Listener):
 
     Attributes:
         granted: permits that it has.
-        overdrawn: permits that it had when the fleet became smaller, and has given back since.
     """
 
     def __init__(self, core: ResourcePool, join: Join) -> None:
@@ -96,13 +95,24 @@ class Member(Listener):
         self._asks_at = -math.inf
         self._mailbox: Any = None
         self.granted = 0
-        self.overdrawn = 0
         _members.add(self)
 
     @property
     def is_short(self) -> bool:
         """Callers wait because no permit is free."""
         return self._is_short
+
+    @property
+    def size(self) -> int:
+        """How many connections all members may have, as far as this one was told."""
+        core = self._core()
+        return 0 if core is None else core.config.fleet_size or 0
+
+    @property
+    def demand(self) -> int:
+        """How many it needs: in use, for callers in line, and such as were in use a moment ago."""
+        core = self._core()
+        return 0 if core is None else self._needs(core, core.clock.now())
 
     def take(self) -> bool:
         """Takes a permit for a connection that is about to be opened; False: there is none for now."""
@@ -139,6 +149,8 @@ class Member(Listener):
         self.granted -= 1
         fleet.give_back()
         rows = self._tell(core, fleet, now)
+        if sum(row.granted for row in rows) >= smallest_size(rows):
+            core.counters.fleet_overdrawn += 1
         if _is_contended(rows, now):
             theirs = rightful(rows, now)
             fleet.wake(
@@ -252,22 +264,15 @@ class Member(Listener):
         return rows
 
     def _exchange(self, core: ResourcePool, fleet: Fleet, now: float, more: int) -> list[Row]:
-        ledger, waiting = core.ledger, core.line.length
-        fresh, patience = 0, self._patience(core)
-        for entry in reversed(ledger.idle):
-            if now - entry.idle_since >= patience:
-                break
-            fresh += 1
-        needs = ledger.in_use + max(waiting, ledger.opening) + fresh
         fleet.write(
             Row(
                 fleet.slot,
                 os.getpid(),
-                core.config.fleet_size or 0,
+                self.size,
                 self.granted,
-                ledger.in_use,
-                waiting,
-                int(min(needs, ledger.cap.configured)),
+                core.ledger.in_use,
+                core.line.length,
+                self._needs(core, now),
                 max(self.granted + more, core.config.min_idle if core.is_warm else 0),
                 self._is_short,
                 self._is_aware,
@@ -275,6 +280,15 @@ class Member(Listener):
             )
         )
         return fleet.rows()
+
+    def _needs(self, core: ResourcePool, now: float) -> int:
+        ledger, patience, fresh = core.ledger, self._patience(core), 0
+        for entry in reversed(ledger.idle):
+            if now - entry.idle_since >= patience:
+                break
+            fresh += 1
+        needs = ledger.in_use + max(core.line.length, ledger.opening) + fresh
+        return int(min(needs, ledger.cap.configured))
 
     def _patience(self, core: ResourcePool) -> float:
         """For how many seconds a connection has to be idle to be spare while others wait.

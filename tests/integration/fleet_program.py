@@ -3,7 +3,8 @@
     python -m tests.integration.fleet_program URL DIRECTORY SIZE
 
 Commands are lines; answers, too. `fork`: one worker more, `kill NUMBER`: one less, at once. All else goes
-to the worker whose number is first: `load GREENLETS SECONDS`, `borrow NUMBER`, `return`, `stats`.
+to the worker whose number is first: `load GREENLETS SECONDS`, `borrow NUMBER`, `return`,
+`fork`, `stats`.
 """
 
 from __future__ import annotations
@@ -71,6 +72,12 @@ class Worker:
                 say(os.getpid(), "borrowed", self.lent, time.monotonic() - began)
             elif command == "return":
                 self.is_over.set()
+            elif command == "fork":  # such as a helper that lives on without us
+                pid = os.fork()
+                if not pid:
+                    time.sleep(20)
+                    os._exit(0)
+                say("forked", pid)
             elif command == "stats":
                 stats = self.pool.stats()
                 told = {

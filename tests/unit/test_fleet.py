@@ -149,6 +149,17 @@ def test_who_is_balanced_wakes_nobody_however_many_wait(two, table, driver, cloc
     assert table.told["wakes"] == before
 
 
+def test_the_figures_tell_of_the_fleet(two, clock) -> None:
+    borrow(two[0], 3).give_back()
+    borrow(two[1], 2)
+    clock.advance(1)
+    told = [pool.stats() for pool in two]
+    assert [one.fleet_size for one in told] == [4, 4]
+    assert [one.fleet_granted for one in told] == [2, 2]
+    assert [one.fleet_demand for one in told] == [0, 2]
+    assert str(told[1]).endswith("2 of the fleet's 4")
+
+
 def test_who_waits_in_vain_is_told_that_it_is_for_the_fleet(two, clock) -> None:
     borrow(two[0], 4)
     late = gevent.spawn(two[1].connection, timeout=1)
@@ -212,6 +223,7 @@ def test_a_fleet_that_is_made_smaller_comes_down_at_once_and_as_connections_come
     lent.give_back()
     clock.advance(1)
     assert len(driver.open_connections) <= 2
+    assert sum(pool.stats().fleet_overdrawn for pool in two) == 2
 
 
 def test_the_smallest_size_that_a_member_was_told_holds(table, driver, clock) -> None:
