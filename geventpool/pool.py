@@ -30,6 +30,7 @@ from .core import stacks, threads
 from .core.clock import Clock
 from .core.entry import IN_USE, Entry
 from .core.handlers import Handlers
+from .core.opening import one_beside
 from .core.pool import ResourcePool
 from .core.registry import at_fork, look_for_fork, unforked
 from .core.stats import PoolStats
@@ -210,7 +211,10 @@ class ConnectionHandlers(Handlers):
         self.connection_of = lambda connection: connection
         # What is asked of the server for the pool's own purposes is nothing that a tracer has to see.
         self._canceller = Canceller(
-            lambda: drivers.innermost(connect()), self._lend_first, threads.off_hub
+            lambda: drivers.innermost(connect()),
+            self._lend_first,
+            threads.off_hub,
+            lambda: one_beside(pool.core),
         )
 
     def open(self) -> Any:

@@ -41,6 +41,7 @@ _SMALLEST: Final = MOST + 64 * LENGTH
 _Socket: Any = get_original("socket", "socket")
 _close: Callable[[int], None] = get_original("os", "close")
 _socket_module: Any = sys.modules["socket"]
+_joined: set[HostFleet] = set()  # until they leave, so that nothing of theirs is finalized before
 _files: WeakValueDictionary[tuple[int, int], PermitFile] = WeakValueDictionary()
 
 
@@ -203,6 +204,7 @@ class HostFleet:
             raise
         self._io = get_hub().loop.io(self._socket.fileno(), _READ, ref=False)
         self._io.start(_on_ready, self._socket, wake)
+        _joined.add(self)
 
     def take(self, size: int, now: float) -> bool:
         """Takes a permit, if one is free.
@@ -262,6 +264,7 @@ class HostFleet:
 
     def forget(self) -> None:
         """Closes this process's copies of what a forked child has inherited: the parent stays a member."""
+        _joined.discard(self)
         self._io.stop()
         self._io.close()
         self._socket.close()
