@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .config import PROFILES, PoolConfig
-from .core.registry import pools
+from .core.registry import for_each, pools
 from .core.stats import PoolStats
 from .errors import (
     BlockingDriverWarning,
@@ -15,7 +15,10 @@ from .errors import (
     PoolOverloaded,
     PoolTimeout,
 )
+from .fleet import join
 from .pool import ConnectionPool, PooledConnection
+
+for_each(join)
 
 __version__ = "0.1.0"
 

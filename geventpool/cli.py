@@ -15,6 +15,7 @@ except ImportError:
     ) from None
 
 COMMANDS: Final = {
+    "fleet": ("geventpool.fleet.command", "Show who has how many of a fleet's connections."),
     "record": ("geventpool.recorder.command", "Run a program and write the load of its pools."),
     "simulate": (
         "geventpool.simulator.command",

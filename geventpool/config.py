@@ -15,20 +15,23 @@ from .setting import (
     ANY_SECONDS,
     ANY_WHOLE,
     CAP,
+    DEADLINE,
     FLAG,
+    FLEET,
+    FLEET_SIZE,
+    FUNCTION,
     MOST,
+    NAME,
     NOT_GIVEN,
     RESET,
     TIMEOUT,
     TRUTH,
     WHOLE,
-    Kind,
     Setting,
     T,
     explain,
     or_none,
     read_number,
-    read_seconds,
     seconds,
     setting,
     show,
@@ -92,23 +95,9 @@ PROFILES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 """Settings by the kind of program, as `profile=` takes them; anything given beside a profile wins."""
 
-# With `pre_ping`, a connection that was given back less than so many seconds ago has its socket looked at
-# instead, as in HikariCP (`aliveBypassWindowMs`). That misses only a link that was lost without a sign,
-# and within these seconds.
+# See `pre_ping`; as HikariCP's `aliveBypassWindowMs`. It misses a link that is lost without a sign.
 _SURE_FOR = 1.0
 _SIZINGS = ("adaptive", "poisson", "fixed")
-
-
-def _read_function(name: str, value: Any) -> Any:
-    if not callable(value):
-        raise ConfigError(name, value, "give a function of an error, or None")
-    return value
-
-
-def _read_cancel_deadline(name: str, value: Any) -> Any:
-    if value == math.inf:
-        raise ConfigError(name, value, "give a number of seconds: a place is not held for ever")
-    return read_seconds(name, value, "a number of seconds; 0 to never cancel")
 
 
 @dataclass(frozen=True)
@@ -203,7 +192,7 @@ class PoolConfig:
         5.0,
         "an abandoned query is cancelled on the server; its place is free when the server has let go, "
         "or after so many seconds; 0: it is not cancelled, and its place is free at once",
-        Kind(_read_cancel_deadline, float, "a number of seconds"),
+        DEADLINE,
     )
     reclaim_after: float | None = setting(
         1.0,
@@ -227,7 +216,7 @@ class PoolConfig:
         None,
         "a function of the driver's error: True if it says that this server is no longer the one, so "
         "that what was opened before is replaced; beside what the pool knows",
-        or_none(Kind(_read_function)),
+        or_none(FUNCTION),
         may_be_called=True,
     )
     core_size: Knob = setting(
@@ -260,6 +249,25 @@ class PoolConfig:
         or_none(ANY_SECONDS),
         is_sizing=True,
         may_be_called=True,
+    )
+
+    fleet: str | None = setting(
+        None,
+        '`"host"`: one budget of connections for all processes of this host and user; or the path of a '
+        "directory: for those that share it",
+        FLEET,
+        is_final=True,
+    )
+    fleet_size: int | None = setting(
+        None,
+        "how many connections all of them may have; each by itself, too, if no cap is given",
+        FLEET_SIZE,
+    )
+    fleet_name: str | None = setting(
+        None,
+        "pools of one name are one fleet; `None`: those with one database, host, port and user",
+        or_none(NAME),
+        is_final=True,
     )
 
     def __post_init__(self) -> None:
@@ -316,12 +324,11 @@ class PoolConfig:
                     # Where there is a pace, that alone says how long a connection idles.
                     idle_timeout=600.0 if self.retire_interval is None else 0.0,
                 )
+            knob = () if self.breakeven is None else (self.breakeven,)
             if self.sizing == "adaptive":
-                return adaptive() if self.breakeven is None else adaptive(breakeven=self.breakeven)
+                return adaptive(*knob)
             if self.sizing == "poisson":
-                return (
-                    poisson() if self.breakeven is None else poisson(open_interval=self.breakeven)
-                )
+                return poisson(*knob)
         elif not isinstance(self.sizing, type) and all(
             hasattr(self.sizing, name) for name in ("fresh", "closes_at", "open_delay")
         ):
@@ -418,11 +425,14 @@ def make_config(
             max_overflow = chosen["max_overflow"] if max_overflow is None else max_overflow
         del chosen["pool_size"], chosen["max_overflow"]
         settings = {**chosen, **settings}
+    for name in ("fleet", "fleet_size"):
+        settings[name] = SETTINGS[name].or_environments(name, settings.get(name))
     policy = settings.get("sizing")
     if pool_size is not None or max_overflow is not None:
         max_size = _cap(pool_size, max_overflow)
     if max_size is None:
-        max_size = getattr(policy, "max_size", None) or DEFAULT_MAX_SIZE
+        size = settings["fleet"] and settings["fleet_size"]
+        max_size = getattr(policy, "max_size", None) or size or DEFAULT_MAX_SIZE
     if "min_idle" not in settings and getattr(policy, "min_idle", None) is not None:
         settings["min_idle"] = policy.min_idle  # type: ignore[union-attr]
     return PoolConfig(max_size=max_size, **settings)

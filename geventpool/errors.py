@@ -94,9 +94,10 @@ class PoolTimeout(GeventPoolError):
 
     Args:
         message: what happened, the figures, the holders, the cure.
-        why: `"saturated"`: all connections are lent; `"connecting"`: opening one takes too long;
-            `"database down"`: opening one fails; `"hub blocked"`: the hub had no turn for most of
-            the wait. Its subclasses have reasons of their own.
+        why: `"saturated"`: all connections are lent; `"fleet"`: those of all processes together are
+            taken; `"connecting"`: opening one takes too long; `"database down"`: opening one fails;
+            `"hub blocked"`: the hub had no turn for most of the wait. Its subclasses have reasons of
+            their own.
     """
 
     def __init__(self, message: str, why: str = "saturated", **more: Any) -> None:

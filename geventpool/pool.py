@@ -30,6 +30,7 @@ from .core import stacks, threads
 from .core.clock import Clock
 from .core.entry import IN_USE, Entry
 from .core.handlers import Handlers
+from .core.opening import one_beside
 from .core.pool import ResourcePool
 from .core.registry import at_fork, look_for_fork, unforked
 from .core.stats import PoolStats
@@ -112,6 +113,11 @@ class BasePool:
     def close(self) -> None:
         """Closes what is idle, refuses new callers; what is in use is closed when it comes back."""
         self.core.close()
+
+    @property
+    def target(self) -> tuple[object, ...] | None:
+        """What tells its server, database and account from others; empty: it is not known."""
+        return ()
 
     @property
     def has_one_connection(self) -> bool:
@@ -205,7 +211,10 @@ class ConnectionHandlers(Handlers):
         self.connection_of = lambda connection: connection
         # What is asked of the server for the pool's own purposes is nothing that a tracer has to see.
         self._canceller = Canceller(
-            lambda: drivers.innermost(connect()), self._lend_first, threads.off_hub
+            lambda: drivers.innermost(connect()),
+            self._lend_first,
+            threads.off_hub,
+            lambda: one_beside(pool.core),
         )
 
     def open(self) -> Any:
@@ -248,6 +257,10 @@ class ConnectionHandlers(Handlers):
             raise
         if entry is not None:
             core.release(entry, is_clean=True, is_callers=False)
+
+    def target(self) -> tuple[object, ...] | None:
+        """As far as the pool's door knows."""
+        return self._pool.target
 
     def server_is_full(self, error: BaseException) -> bool:
         """As the driver reads the error."""

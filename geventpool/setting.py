@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import re
 import textwrap
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ NOT_GIVEN: Any = object()
 """The default of an argument for which `None` means something."""
 
 MOST = 10**9
+MOST_IN_FLEET = 65_536
+"""Connections."""
 _FLAGS = {
     **dict.fromkeys(("true", "yes", "on", "y", "t", "1"), True),
     **dict.fromkeys(("false", "no", "off", "n", "f", "0"), False),
@@ -71,6 +74,22 @@ class Setting:
     is_sizing: bool = False
     is_final: bool = False
     may_be_called: bool = False
+
+    def or_environments(self, name: str, value: Any) -> Any:
+        """What was given, else what a variable of the environment says, such as `GEVENTPOOL_FLEET`.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        variable = f"GEVENTPOOL_{name.upper()}"
+        text = os.environ.get(variable)
+        if value is not None or not text or self.kind.parse is None:
+            return self.kind.read(name, value)
+        try:
+            value = self.kind.parse(text)
+        except (ValueError, KeyError):
+            raise ConfigError(variable, text, f"give {self.kind.wanted}") from None
+        return self.kind.read(variable, value)
 
 
 def setting(default: Any, meaning: str, kind: Kind, **more: bool) -> Any:
@@ -166,6 +185,41 @@ def _read_reset(name: str, value: Any) -> Any:
         raise ConfigError(name, value, cure) from None
 
 
+def _read_fleet(name: str, value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if value == "host" or (isinstance(value, str) and os.path.isabs(value)):
+        return value
+    more = " (Redis is not supported yet)" if isinstance(value, str) and "://" in value else ""
+    cure = f'give "host", or the absolute path of a directory{more}'
+    raise ConfigError(name, value, cure)
+
+
+def _read_fleet_size(name: str, value: Any) -> Any:
+    value = _read_whole(name, value, 1)
+    if value > MOST_IN_FLEET:
+        raise ConfigError(name, value, f"give no more than {MOST_IN_FLEET:,}")
+    return value
+
+
+def _read_function(name: str, value: Any) -> Any:
+    if not callable(value):
+        raise ConfigError(name, value, "give a function of an error, or None")
+    return value
+
+
+def _read_name(name: str, value: Any) -> Any:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(name, value, "give a name, or None")
+    return value
+
+
+def _read_cancel_deadline(name: str, value: Any) -> Any:
+    if value == math.inf:
+        raise ConfigError(name, value, "give a number of seconds: a place is not held for ever")
+    return read_seconds(name, value, "a number of seconds; 0 to never cancel")
+
+
 def _parse_cap(text: str) -> float:
     return math.inf if text == "inf" else int(text)
 
@@ -180,6 +234,11 @@ def _keep(_name: str, value: Any) -> Any:
 
 CAP = Kind(_read_cap, _parse_cap, "a whole number or inf")
 WHOLE = Kind(_read_whole, int, "a whole number")
+FLEET = or_none(Kind(_read_fleet, str, '"host", or the absolute path of a directory'))
+NAME = Kind(_read_name, str, "a name")
+FUNCTION = Kind(_read_function)
+DEADLINE = Kind(_read_cancel_deadline, float, "a number of seconds")
+FLEET_SIZE = or_none(Kind(_read_fleet_size, int, "a whole number"))
 FLAG = Kind(_read_flag, _parse_flag, "true or false")
 
 # As `QueuePool` reads them.

@@ -40,6 +40,8 @@ DATABASE_DOWN: Final = "database down"
 """Opening fails."""
 HUB_BLOCKED: Final = "hub blocked"
 """The hub had no turn for most of the time."""
+FLEET: Final = "fleet"
+"""All that the processes of the fleet may have together are taken."""
 OVERLOADED: Final = "overloaded"
 """The line is too long, or has stood for too long. Only of who is refused."""
 DEADLOCK: Final = "deadlock"
@@ -47,6 +49,7 @@ DEADLOCK: Final = "deadlock"
 
 CURES: Final = {
     SATURATED: "raise max_size, hold connections for less time, or allow a longer timeout",
+    FLEET: "raise fleet_size, or hold connections for less time; `geventpool fleet` shows who has them",
     CONNECTING: "opening a connection takes long: look at the server and the network, or warm_up()",
     DATABASE_DOWN: "look at the server",
     HUB_BLOCKED: "something computes or blocks without yielding: move it to a thread or a process",

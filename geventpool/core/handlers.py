@@ -43,6 +43,13 @@ class Handlers:
         """Ends that, in bounded time; False: it could not be seen to end."""
         return True
 
+    def target(self) -> tuple[object, ...] | None:
+        """What tells the server, the database and the account from others.
+
+        Empty: that is not known. `None`: there is no server.
+        """
+        return ()
+
     def server_is_full(self, error: BaseException) -> bool:
         """Did `open` fail only because the other side has no room for one more?"""
         return False

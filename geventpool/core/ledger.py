@@ -11,8 +11,43 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from typing import Protocol
 
 from .entry import CLOSED, CLOSING, IDLE, IN_USE, OPENING, Entry
+
+
+class Permits(Protocol):
+    """Who has to allow each place, beside the cap. No method ever switches or raises.
+
+    Attributes:
+        size: how many there are.
+        granted: how many this pool has.
+        demand: how many it needs.
+        is_short: callers wait because there is none.
+    """
+
+    granted: int
+
+    @property
+    def size(self) -> int:
+        """See there."""
+
+    @property
+    def demand(self) -> int:
+        """See there."""
+
+    @property
+    def is_short(self) -> bool:
+        """See there."""
+
+    def take(self) -> bool:
+        """Asks for one; False: there is none for now."""
+
+    def give_back(self) -> None:
+        """What it was for is gone."""
+
+    def changed(self) -> None:
+        """The settings are other ones, or the pool is closed."""
 
 
 class Cap:
@@ -63,12 +98,26 @@ class Ledger:
         entries: open ones, in whatever state.
         size: entries in any state, also reserved ones: each may hold a connection of the server.
         cap: how many there may be.
+        permits: has to allow each; `None`: the cap alone counts.
     """
 
-    __slots__ = ("cap", "closing", "entries", "idle", "in_use", "lifo", "opening", "size")
+    __slots__ = (
+        "cap",
+        "closing",
+        "entries",
+        "idle",
+        "in_use",
+        "lifo",
+        "opening",
+        "permits",
+        "size",
+    )
 
-    def __init__(self, max_size: float, *, lifo: bool = True) -> None:
+    def __init__(
+        self, max_size: float, *, lifo: bool = True, permits: Permits | None = None
+    ) -> None:
         self.cap = Cap(max_size)
+        self.permits = permits
         self.lifo = lifo
         self.entries: set[Entry] = set()
         self.idle: deque[Entry] = deque()  # left: idle for longest
@@ -79,7 +128,7 @@ class Ledger:
 
     @property
     def room(self) -> float:
-        """So many more may be opened; below 0: the cap was lowered."""
+        """So many more may be opened, if there are permits; below 0: the cap was lowered."""
         return self.cap.limit - self.size
 
     @property
@@ -105,8 +154,10 @@ class Ledger:
         self.idle.append(entry)
 
     def reserve(self) -> Entry | None:
-        """Reserves a place for a resource that is about to be opened; `None` when full."""
+        """Reserves a place for a resource that is about to be opened; `None`: there is none."""
         if self.size >= self.cap.limit:
+            return None
+        if self.permits is not None and not self.permits.take():
             return None
         self.opening += 1
         self.size += 1
@@ -126,8 +177,7 @@ class Ledger:
         if entry.state is not OPENING:
             raise AssertionError(f"bug: open failed of an entry that is {entry.state}")
         self.opening -= 1
-        self.size -= 1
-        entry.state = CLOSED
+        self._left(entry)
 
     def retire(self, entry: Entry) -> None:
         """Takes an idle or used entry out of circulation; its place stays taken until `closed`."""
@@ -145,9 +195,14 @@ class Ledger:
         if entry.state is not CLOSING:
             raise AssertionError(f"bug: closed an entry that is {entry.state}")
         self.closing -= 1
-        self.size -= 1
         self.entries.discard(entry)
+        self._left(entry)
+
+    def _left(self, entry: Entry) -> None:
+        self.size -= 1
         entry.state = CLOSED
+        if self.permits is not None:
+            self.permits.give_back()
 
     def check(self) -> None:
         """Asserts the invariant. For tests: it walks over all idle entries."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import gevent
 
-from ..errors import ConnectTimeout
+from ..errors import ConnectTimeout, PoolTimeout
 from . import causes
 from .shared import Shared
 
@@ -32,6 +34,25 @@ def attempt(pool: Shared) -> Any:
         return pool.handlers.open()
     finally:
         timer.stop()
+
+
+@contextmanager
+def one_beside(pool: Shared) -> Iterator[None]:
+    """While it lasts, a resource may be open beside the pool: it needs a permit as any other.
+
+    Raises:
+        PoolTimeout: there is none for now.
+    """
+    permits = pool.permits
+    if permits is None:
+        yield
+        return
+    if not permits.take():
+        raise PoolTimeout(f"{pool!r}: no permit is left for a connection beside it", causes.FLEET)
+    try:
+        yield
+    finally:
+        permits.give_back()
 
 
 def another(error: BaseException) -> BaseException:

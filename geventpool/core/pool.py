@@ -24,7 +24,7 @@ from .clock import Clock
 from .closing import close_retired
 from .entry import IDLE, IN_USE, Entry
 from .handlers import Handlers
-from .ledger import Ledger
+from .ledger import Ledger, Permits
 from .line import Line
 from .listener import Listener
 from .owners import clear_owner
@@ -63,7 +63,7 @@ class ResourcePool(Shared):
         registry.add(self)
 
     def _begin(self) -> None:
-        self.ledger = Ledger(self.config.max_size, lifo=self.config.use_lifo)
+        self.ledger = Ledger(self.config.max_size, lifo=self.config.use_lifo, permits=self.permits)
         self.line = Line()
         self.counters = Counters()
         self.is_closed = self.is_dormant = self.is_warm = self.is_shrinking = False
@@ -281,6 +281,8 @@ class ResourcePool(Shared):
         self.ledger.lifo = config.use_lifo
         self.ledger.cap.configured = config.max_size
         self._changed()
+        if self.permits is not None:
+            self.permits.changed()
 
     @threads.in_owners_thread
     def grant(self, most: float) -> None:
@@ -300,6 +302,13 @@ class ResourcePool(Shared):
             raise ConfigError("grant", most, "give 0 or more, or math.inf")
         self.ledger.cap.granted = granted if granted == math.inf else math.floor(granted)
         self._changed()
+
+    def limit_by(self, permits: Permits) -> None:
+        """Has each place need a permit, taken before the open, given back when it is closed again.
+
+        To be called before anything is opened. Never switches.
+        """
+        self.permits = self.ledger.permits = permits
 
     @threads.in_owners_thread
     def warm_up(self) -> None:
@@ -346,6 +355,8 @@ class ResourcePool(Shared):
         self.is_warm = False
         self.upkeep.waiting.refuse_all(PoolClosed(f"{self!r} was closed"))
         self.close_idle(causes.CLOSED)
+        if self.permits is not None:
+            self.permits.changed()
 
     @threads.in_owners_thread
     def drain(self, timeout: float) -> bool:
@@ -404,6 +415,7 @@ class ResourcePool(Shared):
                 registry.keep_for_good(vars(self).copy())
         finally:
             self.handlers = threads.bare(self.handlers)
+            self.ledger.permits = None  # what ends in the books of the parent has none here
             self._begin()
             self.hub, self.mailbox = NO_HUB, None
         self.policy = self.policy.fresh()

@@ -12,7 +12,7 @@ from ..sizing import SizingPolicy
 from . import causes
 from .clock import Clock, HubClock
 from .handlers import Handlers
-from .ledger import Ledger
+from .ledger import Ledger, Permits
 from .line import Line
 from .listener import Listener, Listeners
 from .stats import Counters
@@ -35,6 +35,7 @@ class Shared:
         hub: of the thread that owns the pool; only that touches the books.
         mailbox: the hub's, for other threads.
         listener: is told of everything, if there is one.
+        permits: has to allow each place; `None`: the cap alone counts.
         ledger: the entries.
         line: the callers in line.
         counters: what has happened.
@@ -73,6 +74,7 @@ class Shared:
         self.mailbox: Any = None
         self.listener: Listeners | None = None  # `_listeners`, if there are any
         self._listeners = Listeners(self)
+        self.permits: Permits | None = None
 
     def note_shrinking(self) -> None:
         """To be called when one of the three has changed. Never switches."""

@@ -40,6 +40,7 @@ class Metric:
             several have the same `exposed`.
         family: of such a gauge: what all of them are.
         is_added_up: the sum over pools and processes means something.
+        is_common: it is one and the same for all of them, so that the largest takes the place of a sum.
         sum_of: the counters by label whose sum it is; empty: it is counted itself.
         total: of a histogram: the counter that has the sum of what it has counted.
         name: the attribute's.
@@ -52,6 +53,7 @@ class Metric:
     label: str = ""
     family: str = ""
     is_added_up: bool = True
+    is_common: bool = False
     sum_of: str = ""
     total: str = ""
     name: str = ""
@@ -83,7 +85,7 @@ _state = partial(
 class PoolStats:
     """A snapshot of one pool. Durations are seconds; counts are since the pool was made.
 
-    Why callers wait: `saturated`, `connecting`, `database down`, `hub blocked`. Why they get no
+    Why callers wait: `saturated`, `fleet`, `connecting`, `database down`, `hub blocked`. Why they get no
     connection: as these, and `overloaded`, `deadlock`. `wait_counts` says how many waits ended within
     each of `WAIT_EDGES`, and beyond the last; no cap is `inf`.
 
@@ -144,13 +146,29 @@ class PoolStats:
             "Decayed mean of what opening one takes", "", unit="seconds", is_added_up=False
         )
     )
+    fleet_size: int = field(
+        metadata=gauge(
+            "Connections that all processes of the fleet may have together; 0: no fleet",
+            is_common=True,
+        )
+    )
+    fleet_granted: int = field(metadata=gauge("Permits of the fleet, one for each connection"))
+    fleet_demand: int = field(
+        metadata=gauge("Permits that are needed: in use, and for callers in line")
+    )
+    fleet_overdrawn: int = field(
+        metadata=counter("Permits given back that were beyond what the fleet may have by then")
+    )
 
     def __str__(self) -> str:
+        fleet = (
+            f", {self.fleet_granted} of the fleet's {self.fleet_size}" if self.fleet_size else ""
+        )
         return (
             f"level {self.level}, mean in use {self.mean_in_use:.2f}, "
             f"{self.checkouts_per_second:.2f} checkouts/s, {self.checkouts} checkouts, "
             f"{self.opened} opened, {sum(self.closed.values())} closed, {self.waits} waits, "
-            f"{self.timeouts} timeouts"
+            f"{self.timeouts} timeouts{fleet}"
         )
 
 
@@ -221,6 +239,7 @@ def snapshot(
     connect_time: float,
 ) -> PoolStats:
     """The figures of a pool as they are now. Never switches."""
+    permits = ledger.permits
     return PoolStats(
         name=name,
         max_size=ledger.cap.limit,
@@ -235,5 +254,8 @@ def snapshot(
         mean_in_use=demand.mean_in_use,
         checkouts_per_second=demand.checkouts_per_second,
         connect_time=connect_time,
+        fleet_size=0 if permits is None else permits.size,
+        fleet_granted=0 if permits is None else permits.granted,
+        fleet_demand=0 if permits is None else permits.demand,
         **counters.read(),
     )

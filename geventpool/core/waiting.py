@@ -164,6 +164,8 @@ class Waiting:
         blocked = self._pool.line.blocked_by(now, self._alarm.at) - blocked_before
         if blocked >= max(LATE, 0.5 * (now - since)):
             return causes.HUB_BLOCKED
+        if ledger.permits is not None and ledger.permits.is_short:
+            return causes.FLEET
         if pace.last_error is not None and not ledger.idle and ledger.room > 0:
             return causes.SATURATED if pace.server_is_full else causes.DATABASE_DOWN
         if ledger.opening or ledger.room > 0:

@@ -142,6 +142,13 @@ class AliasPool(ConnectionPool):
         self._sessions: WeakKeyDictionary[Entry, Session] = WeakKeyDictionary()
         super().__init__(opener.open_connection, name=alias, **settings.given)
 
+    @property
+    def target(self) -> tuple[object, ...] | None:
+        """What `DATABASES` says; `None`: SQLite, which has no server."""
+        if self.opener.vendor == "sqlite":
+            return None
+        return self.opener.vendor, *self.database, self.opener.settings_dict["USER"]
+
     def lend(self, is_new: bool = True) -> Loan:
         """Lends a connection. Never switches greenlets when one is idle.
 

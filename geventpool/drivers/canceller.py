@@ -36,6 +36,7 @@ class Canceller:
         lend: lends one of the pool's, or `None` if there is none in time. What is raised inside means that
             it is lost.
         call: calls a function that may block its thread, and so may have to be called in another.
+        allow: allows a connection beside the pool while it lasts, or raises.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class Canceller:
         connect: Callable[[], Any],
         lend: Callable[[], AbstractContextManager[Any]],
         call: Callable[..., Any],
+        allow: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
+        self._allow = allow
         self._connect = connect
         self._lend = lend
         self._call = call
@@ -98,12 +101,13 @@ class Canceller:
                 self._cancel_through(connection, kind)
                 return
         if any(not abandoned.is_over for abandoned in self._pending):
-            helper = self._call(self._connect)
-            try:
-                self._cancel_through(helper, kind)
-            finally:
-                with contextlib.suppress(Exception):
-                    self._call(helper.close)
+            with self._allow():
+                helper = self._call(self._connect)
+                try:
+                    self._cancel_through(helper, kind)
+                finally:
+                    with contextlib.suppress(Exception):
+                        self._call(helper.close)
 
     def _cancel_through(self, connection: Any, kind: type[AbandonedQuery]) -> None:
         abandoned_queries = [abandoned for abandoned in self._pending if type(abandoned) is kind]

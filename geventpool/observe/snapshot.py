@@ -149,6 +149,7 @@ def _add_hub(total: dict[str, Any] | None, hub: Mapping[str, Any]) -> dict[str, 
 
 _ADDED_UP: Final = tuple(one for one in METRICS if one.is_added_up)
 _GAUGES: Final = tuple(one.name for one in _ADDED_UP if one.kind == GAUGE)
+_COMMON: Final = frozenset(one.name for one in METRICS if one.is_common)
 
 
 def _nothing(name: str) -> dict[str, Any]:
@@ -166,7 +167,8 @@ def _add(total: dict[str, Any], pool: Mapping[str, Any], is_alive: bool) -> None
     if is_alive:
         for name in _GAUGES:
             both = total[name], pool[name]
-            total[name] = None if None in both else sum(both)  # a cap that there is not
+            add = max if name in _COMMON else sum
+            total[name] = None if None in both else add(both)  # a cap that there is not
     _add_counts(total, pool)
     observed = pool["observed"]
     if observed is None:

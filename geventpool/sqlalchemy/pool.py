@@ -30,6 +30,7 @@ from . import memory
 from .errors import TWINS
 from .handlers import RecordHandlers
 from .proxy import Fairy, Record, RecordPool, watch_errors
+from .target import target_of
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -203,6 +204,11 @@ class GeventPool(RecordPool, _Arguments):
     def size(self) -> int:
         """`pool_size`; the hard cap if it was not given; 0 for no cap."""
         return split_cap(self.config, self._given.get("pool_size"))[0]
+
+    @property
+    def target(self) -> tuple[object, ...] | None:
+        """Its server, database and account, if `create_engine` has made it."""
+        return target_of(self._creator, self._dialect)
 
     def timeout(self) -> float | None:
         """Seconds that a caller waits at most."""

@@ -27,7 +27,7 @@ from geventpool.sqlalchemy import GeventPool, wrap
 from geventpool.testing import FakeDriver
 
 ROOT = Path(__file__).parents[2]
-VALUES = (7, False, "testing", "fixed", "commit", str.isdigit)
+VALUES = (7, False, "testing", "fixed", "commit", "host", str.isdigit)
 """For each setting the first of them that it takes, and that is not its default."""
 
 
@@ -120,7 +120,11 @@ def check_doors(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_every_door_takes_every_setting(name: str, tmp_path: Path) -> None:
+def test_every_door_takes_every_setting(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "fleet":  # which has no size by itself
+        monkeypatch.setenv("GEVENTPOOL_FLEET_SIZE", "20")
     check_doors(name, tmp_path)
 
 
