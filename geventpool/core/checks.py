@@ -81,13 +81,17 @@ class Checks:
         return is_alive
 
     def _check_and_return(self, entry: Entry) -> None:
+        is_fit = False
         try:
-            is_fit = self._check(entry)
+            with gevent.Timeout(self._pool.config.connect_timeout, False):
+                is_fit = self._check(entry)
         except BaseException:
             self._discard(entry, causes.CHECK_INTERRUPTED)
             raise
         if is_fit:
             self._release(entry, True, True)
+        else:
+            self._discard(entry, causes.DEAD)
 
     def is_fit(self, entry: Entry, now: float) -> bool:
         """Looks at an entry that has come back in doubt; discards what is not kept. Never switches."""

@@ -56,35 +56,18 @@ class Cap:
     Attributes:
         configured: by the settings; `math.inf`: no limit.
         granted: by somebody outside, who shares out what a server allows; `math.inf`: nobody does.
-        limit: what holds.
     """
 
-    __slots__ = ("_configured", "_granted", "limit")
+    __slots__ = ("configured", "granted")
 
     def __init__(self, configured: float) -> None:
-        self._configured = configured
-        self._granted = math.inf
-        self.limit = configured
+        self.configured = configured
+        self.granted = math.inf
 
     @property
-    def configured(self) -> float:
-        """See there."""
-        return self._configured
-
-    @configured.setter
-    def configured(self, most: float) -> None:
-        self._configured = most
-        self.limit = min(self._configured, self._granted)
-
-    @property
-    def granted(self) -> float:
-        """See there."""
-        return self._granted
-
-    @granted.setter
-    def granted(self, most: float) -> None:
-        self._granted = most
-        self.limit = min(self._configured, self._granted)
+    def limit(self) -> float:
+        """What holds."""
+        return min(self.configured, self.granted)
 
 
 class Ledger:

@@ -82,8 +82,8 @@ class Line(Generic[C]):
         """Callers in line; the pool itself is none."""
         return len(self.callers) - self._begins_with_pool()
 
-    def park(self, caller: C) -> None:
-        """A caller joins at the end; the pool itself before all."""
+    def park(self, caller: C, is_again: bool = False) -> None:
+        """A caller joins at the end, or where it was: as the first. The pool itself is before all."""
         if caller.is_pools:
             self.callers.appendleft(caller)
             return
@@ -92,7 +92,10 @@ class Line(Generic[C]):
             self._standing_since = caller.parked_at
         if caller.deadline < self.earliest:
             self.earliest = caller.deadline
-        callers.append(caller)
+        if is_again:
+            callers.insert(int(self._begins_with_pool()), caller)
+        else:
+            callers.append(caller)
 
     def wants_open(self, caller: C) -> None:
         """One is to be opened for it at once."""

@@ -425,10 +425,11 @@ class ResourcePool(Shared):
 
         But a second new one does: what becomes of all that are opened is for the caller to see.
         """
-        had_new_one = False
+        had_new_one, asked_at = False, None
+        began_at = now
         while True:
-            entry = self.upkeep.waiting.wait(deadline, now)
-            now = self.clock.now()
+            entry = self.upkeep.waiting.wait(deadline, now, asked_at)
+            now, asked_at = self.clock.now(), began_at
             is_new = entry.taken_at == entry.opened_at
             if entry.fd < 0 or (is_new and had_new_one) or is_quiet(entry, now):
                 return entry

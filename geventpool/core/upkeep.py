@@ -140,13 +140,9 @@ class Upkeep:
         if looks_at < math.inf:
             self.alarm.set(looks_at, pool.clock, now, ref=True)
 
-    def stop(self) -> None:
-        """Starts nothing more of itself: the pool is closed."""
-        self.alarm.stop()
-
     def abort(self) -> None:
         """Ends the opens in flight: the process has forked, and their sockets are the parent's."""
-        self.stop()
+        self.alarm.stop()
         for greenlet in self.in_flight:
             gevent.get_hub().loop.run_callback(greenlet.throw, gevent.GreenletExit)
 

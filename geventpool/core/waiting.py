@@ -65,10 +65,19 @@ class Waiting:
         self.owners = Owners(pool, discard, self.refuse)
         self.draining = Drain(pool)
 
-    def wait(self, deadline: float, now: float) -> Entry:
-        """Waits in line for an entry. Switches greenlets. The errors are `ResourcePool.acquire`'s."""
+    def wait(self, deadline: float, now: float, asked_at: float | None = None) -> Entry:
+        """Waits in line for an entry. Switches greenlets.
+
+        Args:
+            deadline: until when.
+            now: the time.
+            asked_at: when it began to wait, if it is the first in line once more.
+
+        Raises:
+            Exception: as `ResourcePool.acquire`.
+        """
         pool = self._pool
-        waiter = self._park(deadline, now)
+        waiter = self._park(deadline, now, asked_at)
         try:
             self._want(waiter, now)
             if self.owners.begins_to_wait(waiter):
@@ -82,7 +91,7 @@ class Waiting:
             raise
         finally:
             self.owners.ends_to_wait()
-            self._waited(waiter)
+            self._waited(waiter, now)
         entry: Entry | None = waiter.value
         if entry is not None:
             look_for_fork()
@@ -203,7 +212,7 @@ class Waiting:
             )
             self.refuse(waiter, error, causes.OVERLOADED)
 
-    def _park(self, deadline: float, now: float) -> Waiter:
+    def _park(self, deadline: float, now: float, asked_at: float | None) -> Waiter:
         pool, ledger, line = self._pool, self._pool.ledger, self._pool.line
         if pool.is_closed:
             raise PoolClosed(f"{pool!r} is closed")
@@ -215,7 +224,8 @@ class Waiting:
         if deadline <= now:
             self._open_one(now)
             raise self.timed_out(now, now, 0.0)
-        most = pool.config.max_waiting
+        is_again = asked_at is not None
+        most = None if is_again else pool.config.max_waiting
         if most is not None and line.length - max(0, ledger.opening + ledger.room) >= most:
             self._count_refusal(causes.OVERLOADED)
             raise PoolOverloaded(
@@ -223,9 +233,9 @@ class Waiting:
                 "max_size, or send the client away",
                 causes.OVERLOADED,
             )
-        waiter = Waiter(now, deadline)
+        waiter = Waiter(now if asked_at is None else asked_at, deadline)
         waiter.blocked_before = line.blocked_by(now, self._alarm.at)
-        line.park(waiter)
+        line.park(waiter, is_again)
         pool.counters.waits += 1
         return waiter
 
@@ -237,14 +247,14 @@ class Waiting:
             entry, waiter.value = waiter.value, None
             self._release(entry, True, not waiter.is_pools)
 
-    def _waited(self, waiter: Waiter) -> None:
+    def _waited(self, waiter: Waiter, since: float) -> None:
         pool, now = self._pool, self._pool.clock.now()
-        waited = now - waiter.parked_at
-        why = self._why(now, waiter.parked_at, waiter.blocked_before)
+        waited = now - since
+        why = self._why(now, since, waiter.blocked_before)
         entry = waiter.value
         if entry is not None:
-            entry.waited = waited
-            if why == causes.SATURATED and entry.opened_at >= waiter.parked_at:
+            entry.waited = now - waiter.parked_at
+            if why == causes.SATURATED and entry.opened_at >= since:
                 why = causes.CONNECTING  # for it
         pool.counters.waited(waited, why)
         if self.draining.waiters:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 stacks.MACHINERY.add("sqlalchemy")
 
 _STYLES = {"rollback": reset_rollback, "commit": reset_commit, None: reset_none}
+# `QueuePool`'s `timeout=0` does not wait for others, but it pings what is idle, and connects.
 _LONGEST_CONNECT = 30.0
 _NOTHING: dict[int, bool] = {}
 _new: Callable[[type[Fairy]], Fairy] = object.__new__
@@ -125,8 +126,11 @@ class GeventPool(RecordPool, _Arguments):
             PoolClosed: the pool is closed.
             Exception: what the driver raised when it could not connect.
         """
+        timeout = self.config.timeout
+        if timeout == 0 and self.core.ledger.idle:
+            timeout = _LONGEST_CONNECT
         try:
-            entry = self.core.acquire(self.config.timeout)
+            entry = self.core.acquire(timeout)
         except PoolTimeout as error:
             entry = self._connect_late(error)
         record: Any = entry.resource
@@ -231,12 +235,12 @@ class GeventPool(RecordPool, _Arguments):
         return self.core.ledger.size + len(self._spares) - size if size else 0
 
     def _connect_late(self, error: PoolTimeout) -> Entry:
-        """Nothing was there in time. `QueuePool`'s `timeout=0` does not wait for others, but connects."""
+        """Nothing was there in time; with `timeout=0` it is connected if there is room."""
         ledger = self.core.ledger
         if (
             type(error) is PoolTimeout
             and self.config.timeout == 0
-            and len(self.core.line.callers) < ledger.opening + ledger.room
+            and len(self.core.line.callers) < ledger.cap.limit - ledger.in_use
         ):
             try:
                 return self.core.acquire(_LONGEST_CONNECT, False)

@@ -255,3 +255,16 @@ def test_a_driver_that_raises_where_none_should_costs_no_place(
 def test_wrapping_keeps_what_a_pool_does_on_return(style: str | None, tmp_path: Any) -> None:
     engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/x.db", pool_reset_on_return=style)
     assert wrap(engine).pool.config.reset_on_return == style
+
+
+def test_a_ping_that_nobody_waits_for_is_given_up_in_time(driver) -> None:
+    pool = ConnectionPool(driver.connect, ping_after=0, max_size=1, connect_timeout=0.01)
+    pool.connection().close()
+    driver.call_time = 1  # of its clock, which stands still: a link that was lost
+    with pytest.raises(PoolTimeout):
+        pool.connection(timeout=0)
+    assert pool.stats().in_use == 1
+    with gevent.Timeout(5):
+        while pool.stats().size:
+            gevent.sleep(0.001)
+    assert pool.stats().closed == {"dead": 1}

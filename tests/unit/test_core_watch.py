@@ -132,6 +132,26 @@ def test_what_hangs_up_while_it_is_lent_is_closed_when_it_comes_back(pool: Conne
     assert pool.stats().closed == {"dead": 1}
 
 
+def test_who_was_handed_one_that_has_hung_up_is_first_in_line_again() -> None:
+    pool = ConnectionPool(Wired, sizing="fixed", max_size=1, max_waiting=2)
+    lent = pool.connection()
+    served: list[int] = []
+
+    def use(number: int) -> None:
+        with pool.connection():
+            served.append(number)
+
+    callers = [gevent.spawn(use, number) for number in range(2)]
+    settle()
+    callers.append(gevent.spawn(use, 2))  # joins the line before the first one wakes
+    lent.connection.hang_up()
+    lent.close()  # the hub has had no turn
+    gevent.joinall(callers, timeout=5)
+    assert served == [0, 1, 2]
+    assert pool.stats().closed == {"dead": 1}
+    pool.close()
+
+
 def test_one_that_reconnects_while_it_is_lent_is_known_by_its_new_socket(
     pool: ConnectionPool,
 ) -> None:

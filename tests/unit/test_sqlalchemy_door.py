@@ -378,3 +378,30 @@ def test_two_threads_that_open_at_once_do_not_want_the_same_record() -> None:
     pool._spares = TakenMeanwhile()
     pool.connect().close()
     assert pool.stats().open_errors == 0
+
+
+def test_with_no_time_to_wait_what_is_idle_is_pinged_by_who_asks_as_in_queue_pool() -> None:
+    driver = FakeDriver()
+    pool = pool_of(driver, pool_size=2, max_overflow=0, timeout=0, ping_after=0)
+    for _ in range(3):
+        pool.connect().close()
+    assert (len(driver.connections), pool.stats().pings) == (1, 2)
+    driver.connections[0].is_open = False
+    lent = [pool.connect(), pool.connect()]
+    assert len({one.dbapi_connection for one in lent}) == 2
+    with pytest.raises(PoolTimeout):
+        pool.connect()
+    for one in lent:
+        one.close()
+    assert pool.stats().closed == {"dead": 1}
+
+
+def test_with_no_time_to_wait_a_place_whose_connection_is_being_closed_is_room() -> None:
+    pool = pool_of(FakeDriver(), pool_size=2, max_overflow=0, timeout=0)
+    for one in [pool.connect(), pool.connect()]:
+        one.close()
+    pool.core.expire_all()
+    callers = [gevent.spawn(pool.connect) for _ in range(3)]
+    settle()
+    assert [caller.successful() for caller in callers] == [True, True, False]
+    assert isinstance(callers[2].exception, PoolTimeout)
