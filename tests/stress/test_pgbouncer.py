@@ -1,11 +1,12 @@
 """Load through PgBouncer, which gives transactions, is killed and restarted; callers are killed, too.
 
-No answer is wrong, what was committed is there once, and errors meet only those whose request PgBouncer
-did not live through.
+No answer is wrong, what was committed is there once, and errors meet only those who ask while PgBouncer is
+down, or before the pool, which tries again after a pause of a second at most, has connected again.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import itertools
 import os
@@ -38,27 +39,35 @@ class Load:
     """Requests all the time, and how each one ended.
 
     Attributes:
-        pool: under test.
         name: the DBAPI's.
+        url: PgBouncer's.
         seed: of all that is random.
         committed: what the database has said it keeps.
         failed: when each request with an error began and ended, and the error.
         downs: when PgBouncer was gone, and when it was back.
-        counts: of what has happened.
+        opened: when connects have succeeded.
+        killed: callers.
     """
 
-    pool: ConnectionPool
     name: str
+    url: str
     seed: int
     committed: list[int] = field(default_factory=list)
     failed: list[tuple[float, float, Exception]] = field(default_factory=list)
     downs: list[tuple[float, float]] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
+    opened: list[float] = field(default_factory=list)
+    killed: int = 0
 
     def __post_init__(self) -> None:
+        self.pool = ConnectionPool(self.connect, max_size=CLIENTS)
         self.random = random.Random(self.seed)
         self.numbers = itertools.count(1)
         self.workers = [gevent.spawn(self.work) for _ in range(WORKERS)]
+
+    def connect(self) -> Any:
+        connection = open_connection(self.name, self.url)
+        self.opened.append(time.monotonic())
+        return connection
 
     def work(self) -> None:
         while True:
@@ -91,7 +100,7 @@ class Load:
         place = self.random.randrange(WORKERS)
         self.workers[place].kill()
         self.workers[place] = gevent.spawn(self.work)
-        self.counts["callers killed"] = self.counts.get("callers killed", 0) + 1
+        self.killed += 1
 
     def bring_down(self, bouncer: PgBouncer) -> None:
         began = time.monotonic()
@@ -108,12 +117,19 @@ class Load:
             assert worker.exception is None
         gevent.killall(self.workers)
 
-    def unexplained(self) -> list[tuple[float, float, Exception]]:
-        """Errors of requests that PgBouncer lived through."""
+    def without(self, outages: list[tuple[float, float]]) -> list[tuple[float, float, Exception]]:
+        """Errors of requests of which no part was in an outage."""
         return [
             (began, ended, error)
             for began, ended, error in self.failed
-            if not any(began <= up and ended >= down for down, up in self.downs)
+            if not any(began <= up and ended >= down for down, up in outages)
+        ]
+
+    def outages(self) -> list[tuple[float, float]]:
+        """When the pool could not connect, or had not tried again."""
+        firsts = [bisect.bisect_left(self.opened, up) for _, up in self.downs]
+        return [
+            (down, self.opened[first]) for (down, _), first in zip(self.downs, firsts, strict=True)
         ]
 
 
@@ -128,8 +144,8 @@ def test_restarts_of_a_transaction_pooler_cost_no_answer_and_errors_only_meanwhi
         set_autocommit("psycopg", observer, True)
         run(observer, "drop table if exists bounced")
         run(observer, "create table bounced (number integer)")
-        pool = ConnectionPool(lambda: open_connection(name, bouncer.url(name)), max_size=CLIENTS)
-        load = Load(pool, name, seed=random.randrange(10**6))
+        load = Load(name, bouncer.url(name), seed=random.randrange(10**6))
+        pool = load.pool
         ends_at = time.monotonic() + SECONDS
         while time.monotonic() < ends_at:
             for _ in range(10 if IS_WHOLE else 5):
@@ -139,13 +155,16 @@ def test_restarts_of_a_transaction_pooler_cost_no_answer_and_errors_only_meanwhi
         before = len(load.committed)
         assert eventually(lambda: len(load.committed) > before + WORKERS), "it goes on"
         load.stop()
+        outages = load.outages()
+        late = max(back - up for (_, back), (_, up) in zip(outages, load.downs, strict=True))
         figures = (
-            f"{name}, seed {load.seed}, {SECONDS:g} s: {len(load.committed)} commits, "
-            f"{load.counts['callers killed']} callers killed, {len(load.downs)} restarts, "
-            f"{len(load.failed)} errors while it was down, {pool.stats().cancelled} queries cancelled"
+            f"{name}, seed {load.seed}, {SECONDS:g} s: {len(load.committed)} commits, {load.killed} "
+            f"callers killed, {len(load.downs)} restarts, {len(load.failed)} errors, of which "
+            f"{len(load.without(load.downs))} when it was up again, but not yet connected to, which took "
+            f"up to {late:.2f} s; {pool.stats().cancelled} queries cancelled"
         )
         print(figures)
-        assert load.unexplained() == [], figures
+        assert load.without(outages) == [], figures
         kept = [number for (number,) in run(observer, "select number from bounced")]
         assert len(kept) == len(set(kept)), figures
         assert not set(load.committed) - set(kept), figures

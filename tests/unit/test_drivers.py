@@ -27,6 +27,7 @@ from geventpool import ConnectionPool
 from geventpool.drivers import Driver, Idle, State, driver_for, tune
 from geventpool.drivers.mysqldb import MySQLdb
 from geventpool.drivers.pg8000 import Pg8000, share_tls_context
+from geventpool.drivers.postgresql import is_postgresql_full
 from geventpool.drivers.psycopg import Psycopg
 from geventpool.drivers.psycopg2 import Psycopg2
 from geventpool.drivers.pymysql import PyMySQL
@@ -519,3 +520,20 @@ def test_psycopg_blocks_if_it_was_imported_before_the_patching(is_early: bool) -
         assert "patch first" in said
     else:
         assert said.split()[1] == "None"
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "text", "is_full"),
+    [
+        (None, "FATAL:  no more connections allowed (max_client_conn)", True),
+        ("08P01", "no more connections allowed (max_client_conn)", True),
+        ("08P01", "client connections exceeded (max_user_client_connections)", True),
+        ("08P01", "server conn crashed?", False),
+        ("53300", "Entschuldigung, schon zu viele Verbindungen", True),
+        ("28P01", "no more connections allowed", False),
+    ],
+)
+def test_a_pooler_that_takes_no_more_clients_is_full(
+    sqlstate: str | None, text: str, is_full: bool
+) -> None:
+    assert is_postgresql_full(Exception(text), sqlstate) is is_full
