@@ -14,8 +14,8 @@ DRIVERS = [
     "psycopg2-binary>=2.9",
     "psycogreen>=1.0",
     "pg8000>=1.30",
+    "mysql-connector-python>=8.0.33",
 ]
-UNKNOWN = ["mysql-connector-python>=9"]  # of which no file of `drivers/` knows anything
 PSYCOPG = ["psycopg[binary]>=3.1"]
 SQLALCHEMY = ["SQLAlchemy>=1.4.43"]  # as geventpool/sqlalchemy/compat.py says
 FLASK = ["Flask>=2.2", "blinker>=1.5", "Flask-SQLAlchemy>=2.5", *SQLALCHEMY]
@@ -40,6 +40,8 @@ TRACERS = [
     "opentelemetry-instrumentation-sqlalchemy>=0.50b0",
     "wrapt>=1.14",
 ]
+# What somebody may give by mistake.
+ASYNCIO = ["aiomysql>=0.2", "aiosqlite>=0.20", "asyncpg>=0.30"]
 # The other pools, for benchmarks and stress tests.
 PEERS = ["DBUtils>=3", "django-db-geventpool>=4.0.8", "psycopg-pool>=3.3"]
 
@@ -87,7 +89,7 @@ setup(
             *LOADTESTS,
             *EXAMPLES,
             *FOUND_BESIDE_US,
-            *UNKNOWN,
+            *ASYNCIO,
             "hypothesis>=6.100",
             "grimp>=3.9",
             "import-linter>=2.6",
