@@ -59,6 +59,8 @@ setup(
     extras_require={
         "mysql": ["PyMySQL>=1.1", "cryptography"],
         "mysqlclient": ["mysqlclient>=2.1"],
+        "mysqlconnector": ["mysql-connector-python>=8.0.33"],
+        "mariadb": ["mariadb>=1.1"],
         "postgresql": PSYCOPG,
         "psycopg2": ["psycopg2-binary>=2.9", "psycogreen>=1.0"],
         "pg8000": ["pg8000>=1.30"],

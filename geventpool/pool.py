@@ -48,7 +48,7 @@ log = logging.getLogger("geventpool")
 # even longer: it is worth a connection beside the pool.
 _NEXT_RETURN = 0.25
 
-FOR_ASYNCIO = "it is for asyncio, and greenlets cannot wait for that: connect by psycopg, psycopg2, pg8000 or PyMySQL"
+FOR_ASYNCIO = "it is for asyncio, and greenlets cannot wait for it: use psycopg, pg8000 or PyMySQL"
 
 # An enum's members are dear to look up.
 CLEAN, UNKNOWN, BROKEN = State.CLEAN, State.UNKNOWN, State.BROKEN

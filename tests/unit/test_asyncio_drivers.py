@@ -32,7 +32,7 @@ def test_what_opens_a_connection_for_asyncio_is_refused_at_the_first_use(
 ) -> None:
     pool = ConnectionPool(connect)
     for _ in range(2):
-        with pytest.raises(ConfigError, match=r"connect=.*: it is for asyncio.*psycopg2"):
+        with pytest.raises(ConfigError, match=r"connect=.*: it is for asyncio.*use psycopg"):
             pool.connection()
     assert pool.stats().size == 0
     pool.close()
