@@ -49,14 +49,17 @@ loadtest: $(READY)  ## a day's load on each pool in turn, and a report as one pa
 soak: $(READY)  ## 30 minutes of load, in which nothing may grow (ARGS='--minutes 3')
 	$(PY) -m loadtests soak --database $(DATABASE:sqlite=mysql) $(ARGS)
 
+release: $(READY)  ## builds the distributions, checks them, and says what is left to do (GEVENTPOOL_URL=https://…)
+	$(PY) -m tools.release
+
 docs: $(READY)  ## draws the plots of docs/
 	$(PY) docs/plots/make_plots.py
 
 clean:  ## removes what was made, but not the sources' pictures
-	rm -rf $(VENV) loadtests/report .cache .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis build geventpool.egg-info
+	rm -rf $(VENV) dist loadtests/report .cache .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis build geventpool.egg-info
 
 $(READY): setup.py tools/make_venv.sh
 	PYTHON=$(PYTHON) tools/make_venv.sh $(VENV)
 	@touch $@
 
-.PHONY: help demo test check peers matrix bench stress loadtest soak docs clean
+.PHONY: help demo test check peers matrix bench stress loadtest soak release docs clean

@@ -1,12 +1,30 @@
-"""Metadata of geventpool; the tools' settings are in pyproject.toml."""
+"""What geventpool needs, and what its page says; all that never changes is in pyproject.toml."""
 
+import os
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "geventpool/__init__.py").read_text())[1]
+
+# Where the project lives. Links of its page lead there; without it they stay as they are.
+URL = os.environ.get("GEVENTPOOL_URL", "").rstrip("/")
+BRANCH = f"{URL}/blob/v{VERSION}"
+URLS = {
+    "Homepage": URL,
+    "Documentation": f"{BRANCH}/README.md",
+    "Changelog": f"{BRANCH}/CHANGELOG.md",
+    "Issues": f"{URL}/issues",
+}
+
+
+def page() -> str:
+    """The README, whose links within the project have to lead to it from elsewhere."""
+    text = (ROOT / "README.md").read_text()
+    return re.sub(r"\]\((?!https?:|#)", f"]({BRANCH}/", text) if URL else text
+
 
 DRIVERS = [
     "PyMySQL>=1.1",
@@ -14,8 +32,8 @@ DRIVERS = [
     "psycopg2-binary>=2.9",
     "psycogreen>=1.0",
     "pg8000>=1.30",
+    "mysql-connector-python>=8.0.33",
 ]
-UNKNOWN = ["mysql-connector-python>=9"]  # of which no file of `drivers/` knows anything
 PSYCOPG = ["psycopg[binary]>=3.1"]
 SQLALCHEMY = ["SQLAlchemy>=1.4.43"]  # as geventpool/sqlalchemy/compat.py says
 FLASK = ["Flask>=2.2", "blinker>=1.5", "Flask-SQLAlchemy>=2.5", *SQLALCHEMY]
@@ -47,23 +65,23 @@ TRACERS = [
     "opentelemetry-instrumentation-sqlalchemy>=0.50b0",
     "wrapt>=1.14",
 ]
+# What somebody may give by mistake.
+ASYNCIO = ["aiomysql>=0.2", "aiosqlite>=0.20", "asyncpg>=0.30"]
+RELEASE = ["build>=1", "check-manifest>=0.50", "twine>=6.1"]
 # The other pools, for benchmarks and stress tests.
 PEERS = ["DBUtils>=3", "django-db-geventpool>=4.0.8", "psycopg-pool>=3.3"]
 
 setup(
-    name="geventpool",
     version=VERSION,
-    description="The database connection pool for monkey-patched servers: it sizes itself",
-    long_description=(ROOT / "README.md").read_text(),
+    long_description=page(),
     long_description_content_type="text/markdown",
-    license="MIT",
-    python_requires=">=3.10",
-    packages=find_packages(include=["geventpool", "geventpool.*"]),
-    package_data={"geventpool": ["py.typed"]},
+    project_urls=URLS if URL else {},
     install_requires=["gevent>=24"],
     extras_require={
         "mysql": ["PyMySQL>=1.1", "cryptography"],
         "mysqlclient": ["mysqlclient>=2.1"],
+        "mysqlconnector": ["mysql-connector-python>=8.0.33"],
+        "mariadb": ["mariadb>=1.1"],
         "postgresql": PSYCOPG,
         "psycopg2": ["psycopg2-binary>=2.9", "psycogreen>=1.0"],
         "pg8000": ["pg8000>=1.30"],
@@ -94,7 +112,8 @@ setup(
             *LOADTESTS,
             *EXAMPLES,
             *FOUND_BESIDE_US,
-            *UNKNOWN,
+            *ASYNCIO,
+            *RELEASE,
             "hypothesis>=6.100",
             "grimp>=3.9",
             "import-linter>=2.6",
@@ -106,16 +125,4 @@ setup(
             "scipy>=1.11",
         ],
     },
-    entry_points={
-        "console_scripts": ["geventpool = geventpool.cli:main"],
-        "sqlalchemy.plugins": ["geventpool = geventpool.sqlalchemy:GeventPoolPlugin"],
-    },
-    classifiers=[
-        "Framework :: Django",
-        "Framework :: Flask",
-        "License :: OSI Approved :: MIT License",
-        "Programming Language :: Python :: 3",
-        "Topic :: Database",
-        "Typing :: Typed",
-    ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
@@ -408,6 +407,8 @@ def make_config(
         ConfigError: naming the setting, its value and the cure.
     """
     for name in settings.keys() - SETTINGS.keys():
+        import difflib  # for once
+
         nearest = difflib.get_close_matches(name, SETTINGS, 1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(name, settings[name], f"there is no such setting{hint}")

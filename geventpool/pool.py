@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from operator import attrgetter
 from types import TracebackType
 from typing import Any
@@ -47,6 +48,8 @@ log = logging.getLogger("geventpool")
 # Seconds. When no connection comes back for so long, all are in long queries, and an abandoned one may be
 # even longer: it is worth a connection beside the pool.
 _NEXT_RETURN = 0.25
+
+FOR_ASYNCIO = "it is for asyncio, and greenlets cannot wait for it: use psycopg, pg8000 or PyMySQL"
 
 # An enum's members are dear to look up.
 CLEAN, UNKNOWN, BROKEN = State.CLEAN, State.UNKNOWN, State.BROKEN
@@ -341,7 +344,15 @@ at_fork(forget_hanging)
 
 
 def adopt(connection: Any) -> None:
-    """Has the driver's file prepare a new connection; says once for each driver if it blocks the hub."""
+    """Has the driver's file prepare a new connection; says once for each driver if it blocks the hub.
+
+    Raises:
+        ConfigError: it is an asyncio driver's.
+    """
+    if isinstance(connection, Awaitable):
+        if isinstance(connection, Coroutine):
+            connection.close()  # or Python warns that nobody has awaited it
+        raise ConfigError("connect", connection, FOR_ASYNCIO)
     try:
         driver = drivers.prepare(connection)
         stacks.MACHINERY.update(driver.packages)
@@ -451,6 +462,8 @@ class ConnectionPool(BasePool):
     ) -> None:
         if not callable(connect):
             raise ConfigError("connect", connect, "give a function that opens a connection")
+        if inspect.iscoroutinefunction(connect):
+            raise ConfigError("connect", connect, FOR_ASYNCIO)
         if name is not None and not isinstance(name, str):
             raise ConfigError("name", name, "give text")
         self._given = settings

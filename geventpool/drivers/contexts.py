@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-import ssl
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import ssl
 
 _FILES = ("ca", "cert", "key")
 _MOST_CONTEXTS = 32
@@ -57,6 +59,8 @@ def _key(sslp: Any) -> object:
     """Equal for equal settings and unchanged files; `None` if that cannot be told."""
     if type(sslp) is not dict or sslp.get("capath") is not None:
         return None  # a file of a directory may change, and the directory does not show it
+    import ssl  # not above: it is dear, and gevent wants to patch it before it is used
+
     paths = ssl.get_default_verify_paths()
     files = [sslp.get(name) for name in _FILES] + [paths.cafile, paths.capath]
     try:

@@ -33,7 +33,6 @@ class MySQLConnector(Driver):
     packages = ("mysql",)
     database = "mysql"
     tells_transactions = True
-    plans = "sql"
     socket = "_socket.sock._sock"  # gevent's socket has another one there when it is closed
 
     def adopt(self, connection: Any) -> None:

@@ -15,11 +15,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import ssl
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gevent import socket
 
@@ -34,6 +33,9 @@ from .postgresql import (
     process_of,
 )
 from .sockets import is_tls, move_socket, python_fileno
+
+if TYPE_CHECKING:
+    import ssl
 
 _STATES = {b"I": State.CLEAN, b"T": State.IN_TRANSACTION, b"E": State.IN_TRANSACTION}
 

@@ -24,7 +24,8 @@ from ..config import (
 from ..core import stacks
 from ..core.entry import IN_USE, Entry
 from ..core.pool import ResourcePool
-from ..errors import PoolTimeout
+from ..errors import ConfigError, PoolTimeout
+from ..pool import FOR_ASYNCIO
 from ..setting import NOT_GIVEN
 from . import memory
 from .errors import TWINS
@@ -90,6 +91,8 @@ class GeventPool(RecordPool, _Arguments):
         _dispatch: Any = None,
         **settings: Any,
     ) -> None:
+        if getattr(dialect, "is_async", False):
+            raise ConfigError("url", f"{dialect.name}+{dialect.driver}://", FOR_ASYNCIO)
         settings |= {"profile": profile, "pool_size": pool_size, "max_overflow": max_overflow}
         self._given = without_not_given({**settings, "timeout": timeout, "use_lifo": use_lifo})
         self.config = config = make_config(**self._given)

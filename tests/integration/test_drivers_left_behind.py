@@ -115,13 +115,14 @@ _FOR_THE_NEXT = [
 ]
 
 
+@pytest.mark.parametrize("name", ["pymysql", "mysql.connector"])
 @pytest.mark.parametrize("sql", _FOR_THE_NEXT)
-def test_what_pymysql_sets_for_the_next_transaction_is_not_left_to_the_next_borrower(
-    request: pytest.FixtureRequest, subject_of: Callable[..., Subject], sql: str
+def test_what_is_set_for_the_next_transaction_is_not_left_to_the_next_borrower(
+    request: pytest.FixtureRequest, subject_of: Callable[..., Subject], sql: str, name: str
 ) -> None:
-    subject_of("pymysql")
-    url = server_of(request, "pymysql").url("pymysql")
-    with contextlib.closing(ConnectionPool(lambda: open_connection("pymysql", url))) as pool:
+    subject_of(name)
+    url = server_of(request, name).url(name)
+    with contextlib.closing(ConnectionPool(lambda: open_connection(name, url))) as pool:
         with pool.connection() as first:
             run(first, sql)
         with pool.connection() as second:
@@ -144,11 +145,12 @@ def test_what_pymysql_sets_for_the_next_transaction_behind_another_statement_is_
     assert subject.state is State.CLEAN
 
 
+@pytest.mark.parametrize("name", ["pymysql", "mysql.connector"])
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-def test_what_pymysql_sets_for_the_next_transaction_ends_with_it(
-    subject_of: Callable[..., Subject], end: str
+def test_what_is_set_for_the_next_transaction_ends_with_it(
+    subject_of: Callable[..., Subject], end: str, name: str
 ) -> None:
-    subject = subject_of("pymysql")
+    subject = subject_of(name)
     for leave in (getattr(subject.connection, end), lambda: run(subject.connection, end.upper())):
         run(subject.connection, "set transaction isolation level serializable")
         assert subject.state is State.UNKNOWN

@@ -126,7 +126,8 @@ def test_importing_the_drivers_imports_no_dbapi() -> None:
         geventpool.drivers.tune("pymysql")
         geventpool.drivers.tune("pg8000.dbapi")
         geventpool.drivers.tune("nothing")
-        names = ["pymysql", "MySQLdb", "psycopg2", "psycopg", "pg8000", "sqlite3"]
+        names = ["pymysql", "MySQLdb", "mysql", "mariadb"]
+        names += ["psycopg2", "psycopg", "pg8000", "sqlite3"]
         print([name for name in names if name in sys.modules])
     """
     assert in_a_new_process(program) == "[]"
