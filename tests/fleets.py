@@ -13,6 +13,7 @@ from gevent import get_hub
 
 from geventpool import ConnectionPool
 from geventpool.fleet.member import Member
+from geventpool.fleet.permits import LINGERS
 from geventpool.fleet.rows import Row
 from geventpool.testing import FakeClock
 
@@ -47,6 +48,7 @@ class InMemory:
         self._wake = wake
         self.slot = len(table.all)
         self.row: Row | None = None
+        self._settling: list[float] = []
         table.all[self.slot] = self
 
     def take(self, size: int, now: float) -> bool:
@@ -55,14 +57,18 @@ class InMemory:
         self._table.told["takes" if is_free else "refusals"] += 1
         return is_free
 
-    def give_back(self) -> None:
-        self._table.taken -= 1
+    def give_back(self, now: float) -> None:
+        self._settling.append(now + LINGERS)
         self._table.told["gifts"] += 1
 
     def settles_at(self) -> float:
-        return math.inf
+        return min(self._settling, default=math.inf)
 
-    def settle(self, now: float) -> None: ...
+    def settle(self, now: float) -> bool:
+        due = [at for at in self._settling if at <= now]
+        self._settling = [at for at in self._settling if at > now]
+        self._table.taken -= len(due)
+        return bool(due)
 
     def rows(self) -> list[Row]:
         return [one.row for one in self._table.all.values() if one.row is not None]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import math
 import os
 import re
 import stat
@@ -219,24 +220,24 @@ class HostFleet:
         # Another member may have told of a smaller fleet meanwhile. It has looked for our lock after it
         # had written its row; so one of us sees the other.
         if number >= smallest_size(self.rows()):
-            self._file.give_back(number)
+            self._file.give_back(number, now)
             return False
         self._permits.append(number)
         return True
 
-    def give_back(self) -> None:
+    def give_back(self, now: float) -> None:
         """A connection is gone. The highest permit goes, so that a fleet can be made smaller."""
         highest = max(self._permits)
         self._permits.remove(highest)
-        self._file.give_back(highest)
+        self._file.give_back(highest, now)
 
     def settles_at(self) -> float:
-        """When permits of killed processes are free that this one has found; `inf`: there are none."""
+        """When a permit is free that nobody in this process has; `inf`: there is none."""
         return self._file.settles_at()
 
-    def settle(self, now: float) -> None:
-        """Frees them."""
-        self._file.settle(now)
+    def settle(self, now: float) -> bool:
+        """Frees those whose time has come; False: there were none."""
+        return self._file.settle(now)
 
     def rows(self) -> list[Row]:
         """Of all members that live."""
@@ -257,8 +258,9 @@ class HostFleet:
         """Is no member any more; its connections are gone."""
         self.forget()
         for number in self._permits:
-            self._file.give_back(number)
+            self._file.give_back(number, 0.0)
         self._permits.clear()
+        self._file.settle(math.inf)  # perhaps nobody is left who would
         self._folder.remove_traces(self.slot)
         self._file.free_slot(self.slot)
 

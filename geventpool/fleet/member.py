@@ -24,6 +24,9 @@ log = logging.getLogger("geventpool.fleet")
 _PAUSE: Final = 0.005
 """Seconds: who was refused does not ask again so soon, if nothing is heard. Whoever waits, asks."""
 
+_MOMENT: Final = 0.001
+"""Seconds: what is due within them is looked at together, so that time has moved on at each look."""
+
 _members: WeakSet[Member] = WeakSet()
 
 
@@ -39,14 +42,14 @@ class Fleet(Protocol):
     def take(self, size: int, now: float) -> bool:
         """Takes a permit, if one is free; at most `size` are given out."""
 
-    def give_back(self) -> None:
-        """Gives one back: its connection is gone."""
+    def give_back(self, now: float) -> None:
+        """Gives one back: its connection is gone. It is free at `settles_at`."""
 
     def settles_at(self) -> float:
         """When permits that nobody has are free again; `inf`: there are none."""
 
-    def settle(self, now: float) -> None:
-        """Frees those whose time has come."""
+    def settle(self, now: float) -> bool:
+        """Frees those whose time has come; False: there were none."""
 
     def rows(self) -> list[Row]:
         """Of all members that live."""
@@ -147,18 +150,11 @@ class Member(Listener):
             return
         now = core.clock.now()
         self.granted -= 1
-        fleet.give_back()
+        fleet.give_back(now)
         rows = self._tell(core, fleet, now)
         if sum(row.granted for row in rows) >= smallest_size(rows):
             core.counters.fleet_overdrawn += 1
-        if _is_contended(rows, now):
-            theirs = rightful(rows, now)
-            fleet.wake(
-                [row for row in rows if row.is_in_want(now) and row.granted < theirs[row.slot]]
-            )
-        if self._is_aware or core.is_closed or core.ledger.cap.granted < math.inf:
-            self._asks_at = -math.inf
-            self._alarm.set(now, core.clock, now)
+        self._set_alarm(core, fleet, now)
 
     def changed(self) -> None:
         """The pool's settings, perhaps the fleet's size: all who have permits are to look."""
@@ -173,14 +169,19 @@ class Member(Listener):
         core, fleet = self._core(), self._fleet
         if core is None or fleet is None:
             return
-        if core.is_closed and not self.granted:
-            self._leave()
-            return
         now = core.clock.now()
-        fleet.settle(now)
+        is_any_free = fleet.settle(now)
         self._is_short = self._is_short and bool(core.line.callers)
         rows = self._tell(core, fleet, now)
-        mine = rightful(rows, now)[fleet.slot]
+        theirs = rightful(rows, now)
+        if is_any_free:
+            fleet.wake(
+                [row for row in rows if row.is_in_want(now) and row.granted < theirs[row.slot]]
+            )
+        if core.is_closed and not self.granted and fleet.settles_at() == math.inf:
+            self._leave()
+            return
+        mine = theirs[fleet.slot]
         is_above = sum(row.granted for row in rows) > smallest_size(rows)
         cap = mine if self.granted > mine and (self._is_aware or is_above) else math.inf
         if cap != core.ledger.cap.granted or (self._is_short and self.granted < mine):
@@ -251,7 +252,7 @@ class Member(Listener):
         looks_at = fleet.settles_at()
         if self._is_aware or core.ledger.cap.granted < math.inf:
             looks_at = min(looks_at, next_turn(now), self._idles_until(core, now))
-        self._alarm.set(looks_at, core.clock, now)
+        self._alarm.set(max(looks_at, now + _MOMENT), core.clock, now)
 
     def _tell(self, core: ResourcePool, fleet: Fleet, now: float, more: int = 0) -> list[Row]:
         """Writes its row, and reads all."""

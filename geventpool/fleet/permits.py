@@ -12,7 +12,8 @@ own.
 
 Each permit also has a mark, the byte itself: 1 while it is held, 0 when it was given back. Who finds a
 free one with a mark knows that its holder was killed; the server may not have noticed yet that the
-connection is gone. Such a one is kept locked for a moment, and then is free as any other.
+connection is gone. Such a one is kept locked for a moment, and then is free as any other. So is, for a
+shorter one, what is given back: a server counts one less only after it has hung up.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _SLOTS: Final = 1 << 32  # a lock there says that a member lives; beyond all tha
 SETTLES_AFTER: Final = 0.2
 """Seconds that a server may take to see that a client was killed; its sockets are closed at once."""
 
+LINGERS: Final = 0.01
+"""Seconds that a server may take from hanging up, or from refusing a client, until it counts one less."""
+
 _new_lock: Callable[[], Any] = get_original("_thread", "allocate_lock")
 _close: Callable[[int], None] = get_original("os", "close")
 
@@ -53,7 +57,7 @@ class PermitFile:
         self._process = os.getpid()
         self._guard = _new_lock()
         self._mine: set[int] = set()  # bytes that are locked, slots included
-        self._settling: dict[int, float] = {}  # of killed holders: until when
+        self._settling: dict[int, float] = {}  # locked, though nobody has them: until when
 
     def __del__(self) -> None:
         _close(self.fd)
@@ -79,22 +83,25 @@ class PermitFile:
                     self._settling[number] = now + SETTLES_AFTER
             return None
 
-    def give_back(self, number: int) -> None:
-        """A permit's connection is gone."""
+    def give_back(self, number: int, now: float) -> None:
+        """A permit's connection is gone; in a moment it is free."""
         with self._guard:
-            self._free(number)
+            self._settling[number] = now + LINGERS
 
     def settles_at(self) -> float:
-        """When the next permit of a killed holder is free; `inf`: there is none."""
+        """When the next one is free that nobody has; `inf`: there is none."""
         with self._guard:
             return min(self._settling.values(), default=math.inf)
 
-    def settle(self, now: float) -> None:
-        """Frees those of killed holders whose time has come."""
+    def settle(self, now: float) -> bool:
+        """Frees those whose time has come; False: there were none."""
         with self._guard:
-            for number in [one for one, at in self._settling.items() if at <= now]:
+            due = [number for number, at in self._settling.items() if at <= now]
+            for number in due:
                 del self._settling[number]
-                self._free(number)
+                self._mark(number, b"\0")
+                self._unlock(number)
+            return bool(due)
 
     def take_slot(self, number: int) -> bool:
         """Says that a member lives; False: another one does."""
@@ -150,10 +157,6 @@ class PermitFile:
             yield True
         finally:
             fcntl.lockf(self.fd, fcntl.LOCK_UN, length, start)
-
-    def _free(self, number: int) -> None:
-        self._mark(number, b"\0")
-        self._unlock(number)
 
     def _is_marked(self, number: int) -> bool:
         return os.pread(self.fd, 1, number) == b"\1"

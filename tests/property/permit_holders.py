@@ -27,7 +27,7 @@ def hold(folder: Path, reads: int, writes: int) -> None:
             if what == "take":
                 answer = file.take(int(numbers[0]), float(numbers[1]))
             elif what == "give":
-                file.give_back(int(numbers[0]))
+                file.give_back(int(numbers[0]), float(numbers[1]))
             elif what == "settle":
                 file.settle(float(numbers[0]))
             elif what == "fork":  # a child that lives on, and does nothing

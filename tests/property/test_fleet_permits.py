@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from geventpool.fleet.permits import SETTLES_AFTER
+from geventpool.fleet.permits import LINGERS, SETTLES_AFTER
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,7 +84,8 @@ class PermitMachine(RuleBasedStateMachine):
         who = data.draw(st.sampled_from(sorted(one for one in self.held if self.held[one])))
         number = data.draw(st.sampled_from(sorted(self.held[who])))
         self.held[who].remove(number)
-        self.tell(who, "give", number)
+        self.settling[who][number] = self.now + LINGERS
+        self.tell(who, "give", number, self.now)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -100,7 +101,7 @@ class PermitMachine(RuleBasedStateMachine):
         self.tell(self.draw(data), "fork")
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), seconds=st.sampled_from([0.05, 0.3]))
+    @rule(data=st.data(), seconds=st.sampled_from([0.005, 0.05, 0.3]))
     def settle(self, data: Any, seconds: float) -> None:
         who = self.draw(data)
         self.now += seconds

@@ -11,6 +11,7 @@ import pytest
 from gevent.event import Event
 
 from geventpool import ConnectionPool, PoolTimeout
+from geventpool.fleet.permits import LINGERS
 from geventpool.fleet.share import TURN
 from geventpool.testing import FakeClock, FakeConnection, settle
 from tests.fleets import Table
@@ -59,6 +60,10 @@ def hold(pool: ConnectionPool, clock: FakeClock, seconds: float, served: Counter
             clock.sleep(seconds)
 
 
+MOVES = LINGERS + 0.001
+"""Seconds until what one pool has given back is another's."""
+
+
 def test_all_pools_together_open_no_more_than_the_fleets_size(two, driver) -> None:
     lent = borrow(two[0], 3), borrow(two[1], 3)
     assert [len(one) for one in lent] == [3, 1]
@@ -68,8 +73,9 @@ def test_all_pools_together_open_no_more_than_the_fleets_size(two, driver) -> No
 def test_what_is_idle_goes_to_who_waits_elsewhere_and_no_more_than_that(two, driver, clock) -> None:
     borrow(two[0], 4).give_back()
     clock.advance(1)
-    assert len(borrow(two[1], 1)) == 1
-    settle()
+    waiting = borrow(two[1], 1)
+    clock.advance(MOVES)
+    assert len(waiting) == 1
     assert two[0].stats().closed == {"resized": 1}
     assert len(driver.open_connections) == 4
 
@@ -77,7 +83,9 @@ def test_what_is_idle_goes_to_who_waits_elsewhere_and_no_more_than_that(two, dri
 def test_a_pool_that_nobody_uses_goes_down_to_nothing(two, driver, clock) -> None:
     borrow(two[0], 4).give_back()
     clock.advance(1)
-    assert len(borrow(two[1], 4)) == 4
+    waiting = borrow(two[1], 4)
+    clock.advance(TURN + 4 * MOVES)
+    assert len(waiting) == 4
     assert two[0].stats().size == 0
 
 
@@ -103,6 +111,7 @@ def test_when_all_are_busy_who_has_more_than_its_share_gives_back_what_is_return
     clock.advance(TURN)
     assert not any(waiting)
     lent.give_back()
+    clock.advance(2 * MOVES)
     assert (two[0].stats().in_use, two[1].stats().in_use) == (2, 2)
 
 
@@ -206,7 +215,7 @@ def test_a_permit_is_given_back_when_the_connection_is_closed_and_not_before(
     pool.core.grant(0)
     clock.advance(0.9)
     assert table.taken == 1
-    clock.advance(0.2)
+    clock.advance(0.1 + MOVES)
     assert table.taken == 0
 
 
@@ -235,7 +244,7 @@ def test_the_smallest_size_that_a_member_was_told_holds(table, driver, clock) ->
 def test_a_disposed_pool_gives_all_permits_back(two, table, clock) -> None:
     borrow(two[0], 4).give_back()
     two[0].core.dispose()
-    settle()
+    clock.advance(MOVES)
     assert table.taken == 0
 
 
@@ -245,7 +254,7 @@ def test_a_closed_pool_is_no_member_any_more(two, table, clock) -> None:
     settle()
     assert len(table.all) == 1
     lent.give_back()
-    clock.advance(0)
+    clock.advance(MOVES)
     assert not table.all
 
 
