@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .config import PROFILES, PoolConfig
+from .config import PoolConfig
 from .core.registry import for_each, pools
 from .core.stats import PoolStats
 from .errors import (
@@ -17,6 +17,7 @@ from .errors import (
 )
 from .fleet import join
 from .pool import ConnectionPool, PooledConnection
+from .profiles import PROFILES
 
 for_each(join)
 

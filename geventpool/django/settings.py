@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from geventpool.config import PROFILES as OURS
 from geventpool.config import SETTINGS, make_config
 from geventpool.errors import ConfigError
+from geventpool.profiles import PROFILES as OURS
 from geventpool.setting import NOT_GIVEN
 
 from .errors import PoolImproperlyConfigured

@@ -11,8 +11,8 @@ from sqlalchemy import exc
 from sqlalchemy.pool.base import _ConnDialect
 
 from .. import drivers
+from ..base_pool import ConnectionHandlers, getter
 from ..drivers.abandoned_queries import AbandonedQuery
-from ..pool import ConnectionHandlers, getter
 from . import compat
 from .errors import kill_behind
 from .proxy import Record, RecordPool

@@ -13,10 +13,10 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
 
 from .. import drivers
+from ..base_pool import FOR_ASYNCIO
 from ..config import (
     PoolConfig,
     make_config,
-    profile_settings,
     shows_settings,
     split_cap,
     without_not_given,
@@ -25,7 +25,7 @@ from ..core import stacks
 from ..core.entry import IN_USE, Entry
 from ..core.pool import ResourcePool
 from ..errors import ConfigError, PoolTimeout
-from ..pool import FOR_ASYNCIO
+from ..profiles import profile_settings
 from ..setting import NOT_GIVEN
 from . import memory
 from .errors import TWINS

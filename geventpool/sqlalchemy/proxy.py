@@ -15,11 +15,11 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from .. import drivers
+from ..base_pool import BasePool
 from ..core.entry import CLOSED, IN_USE, Entry
 from ..core.registry import look_for_fork, unforked
 from ..drivers.abandoned_queries import AbandonedQuery
 from ..drivers.base import Driver, State
-from ..pool import BasePool
 from .compat import told_of_reset
 
 # An enum's members are dear to look up.
