@@ -59,6 +59,8 @@ class Study:
         silent: the same with silence charged, of our own pool.
         pareto: mean over the families and worst family, by break-even and what was changed in the
             policy, with silence charged; on a seed that the constants were chosen on.
+        hindsight: mean over the families and worst family, by break-even, of who is told which
+            time-out is best for each level of the very trace.
         longest_wait: of `adaptive`, in connects.
         opens: an hour, by load and break-even, and then by policy, the optimum among them.
         speed: whole simulation beside a bare loop over a heap; one for each round.
@@ -68,6 +70,7 @@ class Study:
     unseen: Outcomes
     silent: Outcomes
     pareto: dict[tuple[float, str], tuple[float, float]]
+    hindsight: dict[float, tuple[float, float]]
     longest_wait: float
     opens: dict[tuple[str, float], dict[str, float]]
     speed: list[float]
@@ -94,6 +97,7 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
         unseen,
         silent,
         pareto() if is_full else {},
+        hindsight(UNSEEN[:seeds]),
         longest_wait / CONNECT,
         ramp_opens() | (grid_opens() if is_full else {}),
         speed(requests, rounds),
@@ -185,6 +189,41 @@ def _changed(trace: Trace, breakeven: float, name: str, value: float) -> float:
         replay = Replay(trace, policy, connect=CONNECT, max_size=NO_CAP, horizon=horizon)
         replay.run()
     return outcome(trace, name, setting, replay, replay.idle_seconds).ratio
+
+
+def hindsight(seeds: Iterable[int]) -> dict[float, tuple[float, float]]:
+    """What could be had by learning: each level's best time-out is known from the start."""
+    ratios: dict[float, dict[str, list[float]]] = {c: {} for c in BREAKEVENS}
+    for seed in seeds:
+        for family in LOADS:
+            trace = shortened(family, seed)
+            for c, its in ratios.items():
+                share = best_timeouts(trace, c) / optimum(trace, c)
+                its.setdefault(family, []).append(share)
+    means = {c: [statistics.mean(one) for one in its.values()] for c, its in ratios.items()}
+    return {c: (statistics.mean(its), max(its)) for c, its in means.items()}
+
+
+def best_timeouts(trace: Trace, breakeven: float) -> float:
+    """The cost with the best of the policy's seven time-outs for each level, and instant connects."""
+    timeouts = [share * breakeven for share in levels.TIMEOUTS]
+    costs: dict[int, list[float]] = {}
+    fell_at: dict[int, float] = {}
+    in_use = 0
+    for now, is_rise in trace.events():
+        if not is_rise:
+            fell_at[in_use] = now
+            in_use -= 1
+            continue
+        in_use += 1
+        if in_use not in costs:
+            costs[in_use] = [breakeven] * len(timeouts)
+            continue
+        gap = now - fell_at[in_use]
+        its = costs[in_use]
+        for place, timeout in enumerate(timeouts):
+            its[place] += gap if gap <= timeout else timeout + breakeven
+    return sum(map(min, costs.values()))
 
 
 def ratio(outcomes: Outcomes, policy: str, breakeven: float, family: str) -> float:
