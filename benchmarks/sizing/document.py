@@ -92,8 +92,9 @@ less than the optimum, which serves everybody at once.
 ![short ramp](short-ramp.png)
 """
 
-HINDSIGHT = """Who is told in advance which of the seven time-outs is best for each level of the very trace, and
-never has to learn, pays {} (C = 5, 30, 120 s; instant connects). Who learns can hardly do better."""
+HINDSIGHT = """Who is told in advance which of the seven time-outs is best for each level of the very trace,
+and never has to learn, pays {} (C = 5, 30, 120 s; instant connects).
+Who learns can hardly do better."""
 
 
 def write(found: Study) -> None:
