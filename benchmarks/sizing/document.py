@@ -92,7 +92,7 @@ less than the optimum, which serves everybody at once.
 ![short ramp](short-ramp.png)
 """
 
-HINDSIGHT = """Who is told in advance which of the seven time-outs is best for each level of the very trace,
+HINDSIGHT = """Who is told in advance which of the seven time-outs is best for each level of the trace,
 and never has to learn, pays {} (C = 5, 30, 120 s; instant connects).
 Who learns can hardly do better."""
 
