@@ -27,13 +27,12 @@ def main() -> None:
     )
     options = parser.parse_args()
     scale = QUICK if options.quick else FULL
-    found = study(
-        len(UNSEEN) if scale.is_full else 1, is_full=scale.is_full, rounds=2 if scale.is_full else 1
-    )
+    is_full = scale.server_is_full
+    found = study(len(UNSEEN) if is_full else 1, is_full=is_full, rounds=2 if is_full else 1)
     told = sections(found)
     if options.json is not None:
         options.json.write_text(json.dumps([dataclasses.asdict(section) for section in told]))
-    if scale.is_full:
+    if is_full:
         write(found)
     elif options.json is None:
         print("\n\n".join(section.markdown() for section in told))

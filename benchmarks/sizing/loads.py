@@ -1,12 +1,26 @@
-"""Loads of the benchmark that are no family: SAAutoPool's own test grid, a long ramp, a mean of 5,000."""
+"""Loads of the benchmark that are no family: SAAutoPool's own test grid, a long ramp, a mean of 5,000,
+and what the demo's application asked of its pool.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 
-from geventpool.simulator import Trace
+from geventpool.simulator import Trace, read_traces
 from geventpool.simulator.families import poisson_arrivals
+
+DEMO_DAY = "demo-day"
+
+
+def demo_day() -> Trace:
+    """A day, compressed to five minutes: quiet, a rise, a burst, quiet. Recorded, not made.
+
+    One worker of examples/flask_app on SQLite under `geventpool record`, and
+    `python examples/demo_support/load.py URL 300` as its clients; times from the first request on.
+    """
+    return next(read_traces(str(Path(__file__).with_name(f"{DEMO_DAY}.csv.gz"))))
 
 
 def long_ramp() -> Trace:

@@ -11,29 +11,39 @@ import tracemalloc
 from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from unittest import mock
 
 from geventpool.simulator import FAMILIES, Outcome, Setting, Trace, make_trace, optimum, simulate
 from geventpool.simulator.optimum import optimum_opens
 from geventpool.simulator.policies import outcome, runner
 from geventpool.simulator.replay import Replay
-from geventpool.sizing import adaptive
+from geventpool.sizing import adaptive, levels
+from geventpool.sizing.budget import ALLOWANCE
 from geventpool.sizing.levels import Adaptive
 
-from .loads import busy, grid, long_ramp
+from .loads import DEMO_DAY, busy, demo_day, grid, long_ramp
 
-LOADS: tuple[str, ...] = tuple(FAMILIES)
+LOADS: tuple[str, ...] = (*FAMILIES, DEMO_DAY)
 BREAKEVENS = (5.0, 30.0, 120.0)
-UNSEEN = range(100, 102)  # the policy's constants were chosen on seeds 0 to 2
+SEEN = range(12)  # the policy's constants were chosen on these
+UNSEEN = range(100, 103)
 OURS = ("adaptive", "idle:C/2", "idle:C")
 BEST = "queuepool:best"
 OTHERS = ("idle:600", "saautopool", "hikaricp", "psycopg_pool", "djangoqueuepool", "queuepool:5+10")
 CONNECT = 0.02
 NO_CAP = 2000  # nobody comes near it
-REQUESTS = 30_000  # of each trace, at most; more would take hours
+REQUESTS = 20_000  # of each trace, at most; more would take hours
 PARETO_REQUESTS = 5_000  # the same, where many policies run
 SILENCE = 10  # break-evens without a request, charged after the last return
-ALLOWANCES = (0.0, 0.25, 0.5, 0.75, 1.0)
-GRID_REQUESTS = 5_000
+CHOSEN = "as chosen"
+CONSTANTS: dict[str, tuple[float, ...]] = {  # the main ones, and what else they could be
+    "ALLOWANCE": (0.0, 0.25, 0.5, 1.5),
+    "_SILENT": (1.0, 5.0),
+    "_MEMORY": (0.9, 0.99),
+    "_POISSON_WEIGHT": (0.0, 2.0),
+    "_LONG_HOLD": (0.0, 0.25),
+}
+GRID_REQUESTS = 2_000
 BUSY_REQUESTS = 500_000
 
 Outcomes = dict[tuple[str, float, str], list[Outcome]]
@@ -47,7 +57,10 @@ class Study:
     Attributes:
         unseen: on seeds that nothing was chosen on, charged to the last return.
         silent: the same with silence charged, of our own pool.
-        pareto: mean and worst single trace at C = 30, by policy, with silence charged.
+        pareto: mean over the families and worst family, by break-even and what was changed in the
+            policy, with silence charged; on a seed that the constants were chosen on.
+        hindsight: mean over the families and worst family, by break-even, of who is told which
+            time-out is best for each level of the very trace.
         longest_wait: of `adaptive`, in connects.
         opens: an hour, by load and break-even, and then by policy, the optimum among them.
         speed: whole simulation beside a bare loop over a heap; one for each round.
@@ -56,7 +69,8 @@ class Study:
 
     unseen: Outcomes
     silent: Outcomes
-    pareto: dict[str, tuple[float, float]]
+    pareto: dict[tuple[float, str], tuple[float, float]]
+    hindsight: dict[float, tuple[float, float]]
     longest_wait: float
     opens: dict[tuple[str, float], dict[str, float]]
     speed: list[float]
@@ -83,6 +97,7 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
         unseen,
         silent,
         pareto() if is_full else {},
+        hindsight(UNSEEN[:seeds]),
         longest_wait / CONNECT,
         ramp_opens() | (grid_opens() if is_full else {}),
         speed(requests, rounds),
@@ -92,7 +107,7 @@ def study(seeds: int, *, is_full: bool, rounds: int) -> Study:
 
 def shortened(family: str, seed: int, requests: int = REQUESTS) -> Trace:
     """A trace of a family, and no more of it than can be simulated soon."""
-    trace = make_trace(family, seed)
+    trace = demo_day() if family == DEMO_DAY else make_trace(family, seed)
     return Trace(trace.name, list(trace)[:requests]) if len(trace) > requests else trace
 
 
@@ -106,6 +121,8 @@ def run(seeds: Iterable[int]) -> tuple[Outcomes, Outcomes]:
     silent: Outcomes = {}
     for seed in seeds:
         for family in LOADS:
+            if family == DEMO_DAY and seed != UNSEEN[0]:
+                continue  # there is but one
             trace = shortened(family, seed)
             for breakeven in BREAKEVENS:
                 for policy in OURS:
@@ -142,32 +159,71 @@ def _run_others(plain: Outcomes, trace: Trace, family: str) -> None:
             plain.setdefault((policy, breakeven, family), []).append(priced)
 
 
-def pareto() -> dict[str, tuple[float, float]]:
-    """What the allowance of the bound buys, beside plain time-outs: C = 30 s, silence charged."""
-    breakeven = 30.0
-    ratios: dict[str, dict[str, float]] = {}
+def pareto() -> dict[tuple[float, str], tuple[float, float]]:
+    """What else the policy's main constants could be, beside plain time-outs."""
+    ratios: dict[tuple[float, str], list[float]] = {}
     for family in LOADS:
-        trace = shortened(family, UNSEEN[0], PARETO_REQUESTS)
-        setting = _setting(breakeven)
-        for share in ALLOWANCES:
-            replay = Replay(
-                trace,
-                Adaptive(breakeven, 60.0, share),
-                connect=CONNECT,
-                max_size=NO_CAP,
-                horizon=trace.last_return + SILENCE * breakeven,
-            )
-            replay.run()
-            name = f"adaptive, allowance {share:g} C"
-            its = outcome(trace, name, setting, replay, replay.idle_seconds).ratio
-            ratios.setdefault(name, {})[family] = its
-        for timeout in ("C/4", "C/2", "C"):
-            seconds = breakeven * {"C/4": 0.25, "C/2": 0.5, "C": 1.0}[timeout]
-            its = with_silence(trace, f"idle:{seconds:g}", breakeven)[1].ratio
-            ratios.setdefault(f"idle:{timeout}", {})[family] = its
-    return {
-        name: (statistics.mean(its.values()), max(its.values())) for name, its in ratios.items()
-    }
+        trace = shortened(family, SEEN[0], PARETO_REQUESTS)
+        for breakeven in BREAKEVENS:
+            changes = {CHOSEN: ("ALLOWANCE", ALLOWANCE)} | {
+                f"{name.strip('_').lower().replace('_', ' ')} {value:g}": (name, value)
+                for name, values in CONSTANTS.items()
+                for value in values
+            }
+            for told, (name, value) in changes.items():
+                its = _changed(trace, breakeven, name, value)
+                ratios.setdefault((breakeven, told), []).append(its)
+            for rival in OURS[1:]:
+                its = with_silence(trace, _named(rival, breakeven), breakeven)[1].ratio
+                ratios.setdefault((breakeven, rival), []).append(its)
+        print(f"pareto {trace.name}", file=sys.stderr, flush=True)
+    return {key: (statistics.mean(its), max(its)) for key, its in ratios.items()}
+
+
+def _changed(trace: Trace, breakeven: float, name: str, value: float) -> float:
+    """The cost of `adaptive` with one of its constants changed; with silence."""
+    allowance = value if name == "ALLOWANCE" else ALLOWANCE
+    setting, horizon = _setting(breakeven), trace.last_return + SILENCE * breakeven
+    with mock.patch.object(levels, name, value):
+        policy = Adaptive(breakeven, 60.0, allowance)
+        replay = Replay(trace, policy, connect=CONNECT, max_size=NO_CAP, horizon=horizon)
+        replay.run()
+    return outcome(trace, name, setting, replay, replay.idle_seconds).ratio
+
+
+def hindsight(seeds: Iterable[int]) -> dict[float, tuple[float, float]]:
+    """What could be had by learning: each level's best time-out is known from the start."""
+    ratios: dict[float, dict[str, list[float]]] = {c: {} for c in BREAKEVENS}
+    for seed in seeds:
+        for family in LOADS:
+            trace = shortened(family, seed)
+            for c, its in ratios.items():
+                share = best_timeouts(trace, c) / optimum(trace, c)
+                its.setdefault(family, []).append(share)
+    means = {c: [statistics.mean(one) for one in its.values()] for c, its in ratios.items()}
+    return {c: (statistics.mean(its), max(its)) for c, its in means.items()}
+
+
+def best_timeouts(trace: Trace, breakeven: float) -> float:
+    """The cost with the best of the policy's seven time-outs for each level, and instant connects."""
+    timeouts = [share * breakeven for share in levels.TIMEOUTS]
+    costs: dict[int, list[float]] = {}
+    fell_at: dict[int, float] = {}
+    in_use = 0
+    for now, is_rise in trace.events():
+        if not is_rise:
+            fell_at[in_use] = now
+            in_use -= 1
+            continue
+        in_use += 1
+        if in_use not in costs:
+            costs[in_use] = [breakeven] * len(timeouts)
+            continue
+        gap = now - fell_at[in_use]
+        its = costs[in_use]
+        for place, timeout in enumerate(timeouts):
+            its[place] += gap if gap <= timeout else timeout + breakeven
+    return sum(map(min, costs.values()))
 
 
 def ratio(outcomes: Outcomes, policy: str, breakeven: float, family: str) -> float:

@@ -23,6 +23,7 @@ import numpy as np
 from scipy.stats import poisson as reference
 
 from geventpool.sizing import SizingPolicy, adaptive, fixed, poisson
+from geventpool.sizing.levels import TIMEOUTS, Adaptive
 from geventpool.sizing.poisson import level_for, mean_gap
 
 HERE = Path(__file__).parent
@@ -174,8 +175,7 @@ def plot_silence() -> None:
 def plot_timeouts() -> None:
     """What each level has learned after two hours of a steady load, beside its mean gap."""
     breakeven, rate, mean = 30.0, 20.0, 20.0
-    policy = adaptive(breakeven=breakeven)
-    new = policy.fresh()
+    policy = Adaptive(breakeven, 60.0)
     trace = load(random.Random("timeouts"), lambda t: rate, rate, 7200, mean / rate)
     end = 0.0
     in_use = 0
@@ -187,12 +187,16 @@ def plot_timeouts() -> None:
         else:
             policy.fell(end, in_use)
     levels = range(1, 46)
-    learned = [policy.closes_at(end, level, 0.0) for level in levels]
-    naive = [new.closes_at(0.0, level, 0.0) for level in levels]
+    learned = [
+        # While traffic goes on: `closes_at` alone would say what is due if it stopped now.
+        breakeven * TIMEOUTS[policy._gaps.least(level, 0, policy._expected(end, level))]
+        for level in levels
+    ]
+    silent = [policy.closes_at(end, level, end) - end for level in levels]
     gaps = [mean_gap(level, mean, rate) for level in levels]
     plt.figure(figsize=(8, 4.5))
     plt.step(levels, learned, where="mid", color="tab:blue", label="timeout after two hours")
-    plt.step(levels, naive, "--", where="mid", color="tab:cyan", label="timeout of a new pool")
+    plt.step(levels, silent, "--", where="mid", color="tab:cyan", label="if traffic stops now")
     plt.plot(levels, gaps, ".", color="grey", label="mean gap between two uses (Erlang B)")
     plt.axhline(breakeven, color="tab:red", linewidth=1, label="break-even C")
     plt.axvline(mean, color="grey", linewidth=1, linestyle=":", label="mean in use")

@@ -30,7 +30,7 @@ _MEMORY: Final = 0.98
 _FORGOTTEN: Final = 1.0 - _MEMORY
 _POISSON_WEIGHT: Final = 0.5
 _PRIOR_WEIGHT: Final = 3.0
-_LONG_HOLD: Final = 0.25
+_LONG_HOLD: Final = _SHORTEST
 _SILENT: Final = 2.5
 """So many requests that were to be expected and did not come: by chance, one time in twelve."""
 _PAUSE: Final = 0.05
@@ -249,7 +249,7 @@ class Adaptive(Estimator):
         """
         mean, rate = self._at(now)
         if self._is_surplus(size, mean, rate):
-            return now
+            return max(now, idle_since + self._noticed)
         marks = [idle_since + timeout * self.breakeven for timeout in TIMEOUTS]
         ahead = sum(mark <= now for mark in marks)
         if ahead and self._is_best(now, size, ahead - 1):
@@ -275,11 +275,15 @@ class Adaptive(Estimator):
             self._ended = now
 
     def _is_surplus(self, size: int, mean: float, rate: float) -> bool:
-        """With long holds (mean / rate ≥ C/4) few levels change in C seconds: about √(2·rate·C)."""
+        """So many idle connections cannot be needed within C seconds, unless the load changes.
+
+        With holds (mean / rate) that are long enough, use goes up and down like a random walk of 2·rate·C
+        steps, so that in C seconds it rises by about √(2·rate·C).
+        """
         traffic = rate * self.breakeven
         if mean <= 0.0 or mean < _LONG_HOLD * traffic:
             return False
-        return size - self._in_use > math.sqrt(2.0 * traffic) + 1.0
+        return size - self._in_use > math.sqrt(3.0 * traffic) + 1.0
 
     def _expected(self, now: float, level: int) -> list[float]:
         """What each timeout is expected to cost if requests come by a Poisson process.

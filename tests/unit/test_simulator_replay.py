@@ -204,7 +204,7 @@ def outcome_of(family: str, policy: str, breakeven: float) -> Outcome:
     return simulate(make_trace(family, 11), policy, setting)
 
 
-@pytest.mark.parametrize(("breakeven", "mean", "worst"), [(5, 1.24, 1.5), (30, 1.2, 1.5)])
+@pytest.mark.parametrize(("breakeven", "mean", "worst"), [(5, 1.22, 1.4), (30, 1.18, 1.35)])
 def test_on_an_unseen_seed_the_cost_is_near_the_optimum(
     breakeven: float, mean: float, worst: float
 ) -> None:
@@ -218,9 +218,9 @@ def test_on_an_unseen_seed_the_cost_is_near_the_optimum(
 def test_neither_a_plain_timeout_nor_a_size_chosen_in_hindsight_is_much_better(family: str) -> None:
     ours = outcome_of(family, "adaptive", 30).ratio
     assert ours <= 1.03 * outcome_of(family, "idle:15", 30).ratio
-    # Who knew when a ramp breaks off, or a load comes at once, saves some per cent.
-    if family not in ("ramp", "short-ramp", "deploy"):
-        assert ours <= 1.05 * outcome_of(family, "queuepool:best", 30).ratio
+    # Who knew when the long ramp breaks off saves a little more.
+    most = 1.06 if family == "ramp" else 1.05
+    assert ours <= most * outcome_of(family, "queuepool:best", 30).ratio
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "scale"])
