@@ -75,7 +75,7 @@ def _is_line(value: object) -> bool:
     return False
 
 
-_BLOCK: Final = has(seconds=count, at=number, site=text)
+_BLOCK: Final = has(seconds=count, at=number, site=text, stack=many(_is_line))
 _HUB: Final = has(
     threshold=count, blocks=count, blocked_seconds=count, longest=maybe(_BLOCK), last=maybe(_BLOCK)
 )
@@ -90,7 +90,7 @@ _HOLDER: Final = has(
     query=text,
     site=text,
     execute_site=text,
-    now_at=many(_is_line),
+    **dict.fromkeys(("taken_at", "cursor_at", "executed_at", "now_at"), many(_is_line)),
 )
 _QUERY: Final = has(
     query=text,

@@ -1,0 +1,122 @@
+"""`geventpool dashboard`: the page, served by gevent on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+from gevent.pywsgi import WSGIServer
+
+from ..errors import ConfigError
+from ..observe.files import default_directory
+from ..observe.interrupt import hear_ctrl_c
+from .app import Page
+from .collector import Collector
+from .memory import MOST_BYTES, Memory
+from .security import Gate, is_loopback, new_token, token_from_environment
+from .sources import Directory
+
+
+def default_memory() -> Path:
+    """Where the memory is kept unless another place is given."""
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state).expanduser() / "geventpool" / "dashboard.sqlite3"
+
+
+@click.command()
+@click.option(
+    "--listen",
+    default="127.0.0.1:8765",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where to serve it; port 0: any. Beyond this machine a token is wanted.",
+)
+@click.option(
+    "--snapshots",
+    "directories",
+    multiple=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="[NAME=]DIR",
+    help="Where processes publish, with the name of their host if it is not this one; may be given "
+    "several times.  [default: as geventpool.observe.publish()]",
+)
+@click.option(
+    "--memory",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file with the last 24 hours.  [default: ~/.local/state/geventpool/dashboard.sqlite3]",
+)
+@click.option(
+    "--memory-bytes",
+    type=click.IntRange(min=1_000_000),
+    default=MOST_BYTES,
+    show_default=True,
+    help="Its size at most.",
+)
+def dashboard(
+    listen: str, directories: tuple[Path, ...], memory: Path | None, memory_bytes: int
+) -> None:
+    """Serve a page with all pools of the processes that publish them, live and for the last day.
+
+    GEVENTPOOL_DASHBOARD_TOKEN sets the token; without it, one is made and printed if --listen is no
+    address of this machine alone.
+    """
+    host, port = _address(listen)
+    token = token_from_environment()
+    if token is None and not is_loopback(host):
+        token = new_token()
+    page = make_page(directories, memory, token, memory_bytes)
+    server = WSGIServer((host, port), page, log=None)
+    try:
+        server.start()
+    except OSError as error:
+        raise ConfigError("listen", listen, f"cannot listen there: {error.strerror}") from None
+    shown = f"[{host}]" if ":" in host else host
+    secret = f"?token={token}" if token else ""
+    click.echo(f"http://{shown}:{server.server_port}/{secret}")
+    page.collector.start()
+    try:
+        hear_ctrl_c()
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.stop(timeout=1)
+        page.collector.stop()
+        page.collector.memory.close()
+
+
+def make_page(
+    directories: tuple[Path, ...] = (),
+    memory: Path | None = None,
+    token: str | None = None,
+    memory_bytes: int = MOST_BYTES,
+) -> Page:
+    """The page of these directories, or of the default one.
+
+    Args:
+        directories: where processes publish; `NAME=DIR` for those of another host.
+        memory: the file with the last day.
+        token: who knows it may look; `None`: this machine may.
+        memory_bytes: its size at most.
+
+    Raises:
+        ConfigError: the memory cannot be used.
+    """
+    sources = [_source(str(one)) for one in directories] or [Directory(default_directory())]
+    kept = Memory(memory or default_memory(), memory_bytes)
+    return Page(Collector(sources, kept), Gate(token))
+
+
+def _source(given: str) -> Directory:
+    name, is_named, path = given.partition("=")
+    if is_named and "/" not in name:
+        return Directory(Path(path), name)
+    return Directory(Path(given))
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not (port.isascii() and port.isdecimal() and int(port) < 65536 and host):
+        raise ConfigError("listen", listen, "give HOST:PORT, such as 127.0.0.1:8765")
+    return host.strip("[]"), int(port)
