@@ -20,7 +20,11 @@ from .views import VIEWS, Query
 log = logging.getLogger("geventpool.dashboard")
 
 _STATIC: Final = Path(__file__).with_name("static")
-_TYPES: Final = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 _FILES: Final = {
     f"/static/{file.name}": (_TYPES[file.suffix], file.read_bytes())
     for file in sorted(_STATIC.iterdir())

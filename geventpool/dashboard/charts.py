@@ -7,14 +7,14 @@ in words what it shows, for who cannot see it, and its figures are in the table 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT = 1000, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 10, 10, 22
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 10, 22
 _NICE: Final = (1, 2, 2.5, 5, 10)
 
 Points = Sequence[tuple[float, float | None]]
@@ -53,7 +53,7 @@ def chart(
     begin: float,
     end: float,
     labels: Sequence[tuple[float, str]],
-    unit: str = "",
+    tell: Callable[[float], str],
 ) -> Markup:
     """Lines over time, and marks below them where something happened.
 
@@ -64,7 +64,7 @@ def chart(
         begin: the time at the left.
         end: the time at the right.
         labels: times with what is written below them.
-        unit: of the values.
+        tell: a value as text.
     """
     top = _nice_top(max((y for line in lines for _, y in line.points if y is not None), default=0))
 
@@ -83,7 +83,7 @@ def chart(
         height = f"{y(value):.1f}"
         parts.append(
             f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{height}" y2="{height}"/>'
-            f'<text class="axis end" x="{_LEFT - 5}" y="{y(value) + 4:.1f}">{value:g}{escape(unit)}</text>'
+            f'<text class="axis end" x="{_LEFT - 5}" y="{y(value) + 4:.1f}">{escape(tell(value))}</text>'
         )
     for at, text in labels:
         parts.append(

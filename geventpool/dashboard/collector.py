@@ -223,7 +223,7 @@ class Collector:
             seen.mark, seen.changed_at = one.mark, moment
         age = moment - seen.changed_at
         stale_for = age if age > max(_STALE_AFTER, 3 * min(seen.gap, 60)) else None
-        found = problems.worst_first(problems.of_process(one.said, stale_for, at))
+        found = problems.worst_first(problems.of_process(one.said, stale_for))
         since = self._since(seen, "", found, at)
         pools = self._pools(one, seen, moment, at, events)
         self._tell_warnings(one, seen, events)

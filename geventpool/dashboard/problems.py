@@ -82,23 +82,27 @@ def worst_first(problems: Sequence[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda one: rank.get(one.what, len(rank)))
 
 
-def of_process(said: Mapping[str, Any], stale_for: float | None, now: float) -> list[Problem]:
+def of_process(said: Mapping[str, Any], stale_for: float | None) -> list[Problem]:
     """What is wrong with a whole process.
 
     Args:
         said: its snapshot.
         stale_for: seconds since it published last, if that is too long; else `None`.
-        now: seconds since 1970, by this machine's clock.
     """
     found = []
     if stale_for is not None:
         found.append(Problem(STALE, f"not published for {seconds(stale_for)}", view="fleet"))
-    last = said["hub"] and said["hub"]["last"]
-    # The process's own clock made both of these, so that another host's may be wrong.
-    if last and said["time"] - last["at"] < _RECENT and (stale_for or 0) < _RECENT:
-        found.append(
-            Problem(HUB_BLOCKED, f"blocked for {seconds(last['seconds'])}", last["site"], "waits")
-        )
+    hub = said["hub"] or {}
+    # The process's own clock made both times, so that it does not matter whether it is right.
+    blocks = [
+        block
+        for block in (hub.get("last"), hub.get("longest"))
+        if block and said["time"] - block["at"] + (stale_for or 0) < _RECENT
+    ]
+    if blocks:
+        worst = max(blocks, key=lambda block: float(block["seconds"]))
+        told = f"blocked for {seconds(worst['seconds'])}"
+        found.append(Problem(HUB_BLOCKED, told, worst["site"], "waits"))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -59,6 +59,9 @@ def _time(at: float, pattern: str) -> Markup:
     except (OverflowError, ValueError, OSError):  # a snapshot may give any number
         return Markup("-")
     return Markup('<time datetime="{}">{}</time>').format(exact, text)
+
+
+Tell = Callable[[float], str]
 
 
 class _Links:
@@ -149,10 +152,10 @@ def timeline_charts(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     labels = _labels(begin, end)
     marks = [(kind, [row["at"] for row in rows if row[kind]]) for kind in ("opened", "closed")]
     reasons = sorted({why for row in rows for why in row["errors"]})[:6]
-    plans: list[tuple[str, str, list[tuple[str, str]], Sequence[Any]]] = [
+    plans: list[tuple[str, Tell, list[tuple[str, str]], Sequence[Any]]] = [
         (
             "Connections",
-            "",
+            _number,
             [
                 ("max_size", "cap"),
                 ("level", "level"),
@@ -162,14 +165,14 @@ def timeline_charts(found: Mapping[str, Any]) -> list[dict[str, Any]]:
             ],
             marks,
         ),
-        ("Waits", "s", [("wait_p99", "p99"), ("wait_p50", "p50")], ()),
-        ("Checkouts per second", "", [("checkouts", "checkouts/s")], ()),
+        ("Waits", seconds, [("wait_p99", "p99"), ("wait_p50", "p50")], ()),
+        ("Checkouts per second", _number, [("checkouts", "checkouts/s")], ()),
     ]
     charts = [
         _chart(
-            title, unit, [_line(rows, *one, found["step"]) for one in names], ticks, found, labels
+            title, tell, [_line(rows, *one, found["step"]) for one in names], ticks, found, labels
         )
-        for title, unit, names, ticks in plans
+        for title, tell, names, ticks in plans
     ]
     errors = [
         Line(
@@ -182,28 +185,28 @@ def timeline_charts(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
         for place, why in enumerate(reasons)
     ]
-    charts.append(_chart("Callers refused per second", "", errors, (), found, labels))
+    charts.append(_chart("Callers refused per second", _number, errors, (), found, labels))
     return charts
 
 
 def _chart(
     title: str,
-    unit: str,
+    tell: Tell,
     lines: Sequence[Line],
     ticks: Sequence[Any],
     found: Mapping[str, Any],
     labels: Sequence[tuple[float, str]],
 ) -> dict[str, Any]:
-    told = f"{title} of {found['pool']}: {', '.join(map(_last, lines)) or 'none'}"
-    drawn = chart(printable(told), lines, ticks, found["begin"], found["end"], labels, unit)
+    told = f"{title} of {found['pool']}: {', '.join(_last(line, tell) for line in lines) or 'none'}"
+    drawn = chart(printable(told), lines, ticks, found["begin"], found["end"], labels, tell)
     return {"title": title, "svg": drawn, "lines": lines, "ticks": [kind for kind, _ in ticks]}
 
 
-def _last(line: Line) -> str:
+def _last(line: Line, tell: Tell) -> str:
     values = [value for _, value in line.points if value is not None]
     if not values:
         return f"{line.name} unknown"
-    return f"{line.name} {_number(values[-1])} now, {_number(max(values))} at most"
+    return f"{line.name} {tell(values[-1])} now, {tell(max(values))} at most"
 
 
 def _line(rows: Sequence[Mapping[str, Any]], key: str, name: str, step: int) -> Line:

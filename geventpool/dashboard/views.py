@@ -155,7 +155,7 @@ def timeline(collector: Collector, query: Query) -> dict[str, Any]:
     now = collector.now.at or time.time()
     begin, end = query.stretch(now)
     pools = list(collector.now.sums)
-    pool = query.pool or next(iter(pools), "")
+    pool = query.pool or max(pools, key=lambda one: _use_of(collector.now.sums[one]), default="")
     step, rows = _series(collector.memory, pool, query.process, begin, end, now)
     events = collector.memory.events(begin, end, ROWS)
     return {
@@ -172,6 +172,11 @@ def timeline(collector: Collector, query: Query) -> dict[str, Any]:
         "rows": [_timeline_row(at, one) for at, one in rows],
         "events": [asdict(one) for one in events if one.pool in ("", pool)],
     }
+
+
+def _use_of(one: Record) -> float:
+    """What is looked at first is what is used most."""
+    return count(one, "checkouts") + (gauge(one, "in_use") or 0)
 
 
 def _series(
