@@ -12,7 +12,12 @@ import subprocess
 import sys
 import time
 
-PACKAGES = {"mariadb": "mariadb-server", "postgresql": "postgresql", "prometheus": "prometheus"}
+PACKAGES = {
+    "mariadb": "mariadb-server",
+    "postgresql": "postgresql",
+    "prometheus": "prometheus",
+    "chromium": "chromium chromium-driver",
+}
 _APT = ["apt-get", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
 
 
@@ -32,6 +37,7 @@ def is_installed(server: str) -> bool:
         "mariadb": ("mariadbd", "mariadb-install-db"),
         "postgresql": ("initdb", "postgres"),
         "prometheus": ("prometheus", "promtool"),
+        "chromium": ("chromium", "chromedriver"),
     }[server]
     return all(find(program) for program in needed)
 
@@ -51,7 +57,7 @@ def install(servers: list[str]) -> str | None:
             "it, or let GEVENTPOOL_TEST_MYSQL_URL / GEVENTPOOL_TEST_POSTGRESQL_URL point to a server"
         )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    packages = [PACKAGES[server] for server in missing]
+    packages = " ".join(PACKAGES[server] for server in missing).split()
     for attempt in range(3):
         subprocess.run([*_APT, "update"], env=environment, check=False, stdout=subprocess.DEVNULL)
         done = subprocess.run(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import click
+import gevent
+from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from ..errors import ConfigError
 from ..observe.files import default_directory
-from ..observe.interrupt import hear_ctrl_c
 from .app import Page
 from .collector import Collector
 from .memory import MOST_BYTES, Memory
@@ -75,11 +77,11 @@ def dashboard(
     secret = f"?token={token}" if token else ""
     click.echo(f"http://{shown}:{server.server_port}/{secret}")
     page.collector.start()
+    is_over = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        gevent.signal_handler(number, is_over.set)
     try:
-        hear_ctrl_c()
-        server.serve_forever()
-    except KeyboardInterrupt:
-        pass
+        is_over.wait()
     finally:
         server.stop(timeout=1)
         page.collector.stop()

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ..core.causes import CURES, DATABASE_DOWN, DEADLOCK, HUB_BLOCKED, SATURATED
 from ..observe.holds import IN_TRANSACTION
+from ..observe.sites import tell_site
 from ..observe.text import now_line, seconds
 from .records import Record, count, gauge
 
@@ -100,7 +101,9 @@ def of_process(said: Mapping[str, Any], stale_for: float | None) -> list[Problem
         if block and said["time"] - block["at"] + (stale_for or 0) < _RECENT
     ]
     if blocks:
-        worst = max(blocks, key=lambda block: float(block["seconds"]))
+        nowhere = tell_site(())
+        # One that somebody can do something about, if there is one.
+        worst = max(blocks, key=lambda block: (block["site"] != nowhere, block["seconds"]))
         told = f"blocked for {seconds(worst['seconds'])}"
         found.append(Problem(HUB_BLOCKED, told, worst["site"], "waits"))
     return found

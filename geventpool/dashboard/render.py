@@ -36,7 +36,8 @@ def _finalize(value: object) -> object:
     if value is None:
         return "-"
     if isinstance(value, str) and not isinstance(value, Markup):
-        return printable(value[:_LONGEST])
+        shown = value[:_LONGEST]
+        return shown if shown.isprintable() else printable(shown)
     return value
 
 
