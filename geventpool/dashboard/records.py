@@ -15,6 +15,7 @@ a plain dict, so that it goes into JSON as it is:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from operator import add as add_two
 from typing import Any, Final
 
 from ..core.stats import WAIT_EDGES
@@ -39,10 +40,9 @@ _MOST_LABELS: Final = 20
 
 def totals(pools: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The counters of a process's pools of one name, added up."""
-    found: dict[str, Any] = {"c": [0] * len(COUNTS), "w": [], "e": {}, "r": {}}
+    found: dict[str, Any] = {"c": [], "w": [], "e": {}, "r": {}}
     for pool in pools:
-        closed = sum(pool["closed"].values())
-        counts = [closed if name == "closed" else pool[name] for name in COUNTS]
+        counts = [*map(pool.__getitem__, COUNTS[:-1]), sum(pool["closed"].values())]
         found["c"] = _lists(found["c"], counts)
         found["w"] = _lists(found["w"], pool["wait_counts"])
         for key, name in _BY_LABEL.items():
@@ -51,16 +51,19 @@ def totals(pools: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def record(
-    pools: Sequence[Mapping[str, Any]], before: Mapping[str, Any] | None, seconds: float
+    pools: Sequence[Mapping[str, Any]],
+    now: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
+    seconds: float,
 ) -> Record:
     """What a process's pools of one name did since their counters were `before`.
 
     Args:
         pools: as their snapshot has them.
-        before: `totals` of then; `None`: not known, so that nothing is counted.
+        now: their `totals`.
+        before: those of then; `None`: not known, so that nothing is counted.
         seconds: since then.
     """
-    now = totals(pools)
     gauges = [[pool[name] for pool in pools] for name in GAUGES]
     rose: Record = {"c": [0] * len(COUNTS), "w": [], "e": {}, "r": {}}
     if before is not None and all(x >= y for x, y in zip(now["c"], before["c"], strict=True)):
@@ -145,10 +148,12 @@ def wait_at(one: Record, share: float) -> float:
 def _lists(left: Sequence[float], right: Sequence[float]) -> list[float]:
     if not (left and right):
         return list(left or right)
-    return [x + y for x, y in zip(left, right, strict=False)]
+    return list(map(add_two, left, right))
 
 
 def _labels(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, float]:
+    if not left and len(right) <= _MOST_LABELS:
+        return dict(right)
     joined = dict(left)
     for name, many in right.items():
         # Names come from outside: beyond a few of them they would only fill the memory.

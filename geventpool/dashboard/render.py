@@ -19,6 +19,7 @@ from .views import VIEWS, WINDOWS, Query
 
 _LONGEST: Final = 2000
 _LABELS: Final = 6
+_GAP: Final = 15  # very many processes are not looked at each second
 _HOUR: Final = 3600
 
 TITLES: Final = {
@@ -72,10 +73,10 @@ class _Links:
         self.base = base
         self._kept = {"pool": query.pool, "process": query.process}
 
-    def __call__(self, page: str, **parameters: object) -> str:
+    def __call__(self, view: str, /, **parameters: object) -> str:
         chosen = {**self._kept, **parameters}
         given = {name: value for name, value in chosen.items() if value not in ("", None)}
-        path = f"{self.base}/" if page == "fleet" else f"{self.base}/{page}"
+        path = f"{self.base}/" if view == "fleet" else f"{self.base}/{view}"
         return path + (f"?{urlencode(given)}" if given else "")
 
 
@@ -221,7 +222,7 @@ def _points(
     found: list[tuple[float, float | None]] = []
     before = None
     for at, value in points:
-        if before is not None and at - before > 3 * step:
+        if before is not None and at - before > max(3 * step, _GAP):
             found.append((at, None))
         found.append((at, value))
         before = at

@@ -44,11 +44,12 @@ def test_a_record_counts_what_has_happened_since_the_one_before() -> None:
         for _ in range(3):
             held.enter_context(pool.connection())
         said = pool_snapshot(pool.core)
-    one = records.record([said], before, 1.0)
+    now = records.totals([said])
+    one = records.record([said], now, before, 1.0)
     assert count(one, "checkouts") == 3
     assert gauge(one, "in_use") == 3
-    assert count(records.record([said], records.totals([said]), 1.0), "checkouts") == 0
-    assert count(records.record([said], None, 1.0), "checkouts") == 0
+    assert count(records.record([said], now, now, 1.0), "checkouts") == 0
+    assert count(records.record([said], now, None, 1.0), "checkouts") == 0
     pool.close()
 
 
@@ -56,7 +57,7 @@ def test_counters_that_begin_anew_count_nothing() -> None:
     pool = ConnectionPool(FakeDriver().connect)
     said = pool_snapshot(pool.core)
     before = {**records.totals([said]), "c": [5] * len(COUNTS)}
-    assert records.record([said], before, 1.0)["c"] == [0] * len(COUNTS)
+    assert records.record([said], records.totals([said]), before, 1.0)["c"] == [0] * len(COUNTS)
     pool.close()
 
 

@@ -296,8 +296,16 @@ def test_hostile_texts_are_shown_and_mean_nothing(
     )
 )
 def test_whatever_is_asked_no_answer_is_an_error(
-    client: Client, route: str, parameters: dict[str, str]
+    client: Client,
+    source: Fixed,
+    collector: Collector,
+    pool: ConnectionPool,
+    route: str,
+    parameters: dict[str, str],
 ) -> None:
+    if not source.published:
+        publish(source)
+        collector.look()
     text = "&".join(
         f"{name}={quote(value, errors='replace')}" for name, value in parameters.items()
     )
@@ -460,6 +468,17 @@ def test_a_formula_in_a_name_is_none_in_the_spreadsheet(
     collector.look()
     assert ",'=cmd()," in client.get("/export.csv")
     pool.close()
+
+
+def test_long_tables_have_pages(client: Client, source: Fixed, collector: Collector) -> None:
+    pools = [ConnectionPool(FakeDriver().connect, name=f"pool {n}") for n in range(views.ROWS + 1)]
+    publish(source)
+    collector.look()
+    assert "page=2" in client.get("/")
+    assert "page=1" in client.get("/?page=2")
+    assert len(json.loads(client.get("/api/fleet?page=2"))["rows"]) == 1
+    for pool in pools:
+        pool.close()
 
 
 def test_the_worst_comes_first() -> None:
