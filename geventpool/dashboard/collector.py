@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import gevent
 from gevent.event import Event as GeventEvent
+from gevent.lock import BoundedSemaphore
 
 from ..core.causes import DATABASE_DOWN, HUB_BLOCKED, SATURATED
 from ..errors import GeventPoolError
@@ -27,6 +28,7 @@ log = logging.getLogger("geventpool.dashboard")
 INTERVAL: Final = 1.0
 _HISTORY: Final = 60
 _STALE_AFTER: Final = 5.0
+_OLD: Final = 15.0
 _SHARE: Final = 0.1  # of a processor
 _LATELY: Final = 5
 _TOLD_WHEN_THEY_BEGIN: Final = (SATURATED, DATABASE_DOWN)
@@ -143,6 +145,7 @@ class Collector:
             lambda: deque(maxlen=_HISTORY)
         )
         self._news = GeventEvent()
+        self._looking = BoundedSemaphore()
         self._greenlet: gevent.Greenlet | None = None
         self._looked_at = float("-inf")
         self._failed: set[str] = set()
@@ -165,8 +168,8 @@ class Collector:
         return bool(self._news.wait(timeout)) and self.number > number
 
     def refresh(self) -> Now:
-        """What is known now; looks first if the last look is long ago. May switch greenlets."""
-        if time.monotonic() - self._looked_at > 2 * INTERVAL:
+        """What is known now; looks first if it never has, or if no hub runs. May switch greenlets."""
+        if time.monotonic() - self._looked_at > _OLD:
             self.look()
         return self.now
 
@@ -184,7 +187,11 @@ class Collector:
 
     def look(self) -> None:
         """Once at everything. May switch greenlets."""
-        self._looked_at = time.monotonic()
+        with self._looking:
+            self._looked_at = time.monotonic()
+            self._look()
+
+    def _look(self) -> None:
         now = Now(at=time.time())
         events: list[Event] = []
         published = self._read(now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 
@@ -12,18 +11,9 @@ from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from ..errors import ConfigError
-from ..observe.files import default_directory
-from .app import Page
-from .collector import Collector
-from .memory import MOST_BYTES, Memory
-from .security import Gate, is_loopback, new_token, token_from_environment
-from .sources import Directory
-
-
-def default_memory() -> Path:
-    """Where the memory is kept unless another place is given."""
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "geventpool" / "dashboard.sqlite3"
+from .making import make_page
+from .memory import MOST_BYTES
+from .security import is_loopback, new_token, token_from_environment
 
 
 @click.command()
@@ -86,35 +76,6 @@ def dashboard(
         server.stop(timeout=1)
         page.collector.stop()
         page.collector.memory.close()
-
-
-def make_page(
-    directories: tuple[Path, ...] = (),
-    memory: Path | None = None,
-    token: str | None = None,
-    memory_bytes: int = MOST_BYTES,
-) -> Page:
-    """The page of these directories, or of the default one.
-
-    Args:
-        directories: where processes publish; `NAME=DIR` for those of another host.
-        memory: the file with the last day.
-        token: who knows it may look; `None`: this machine may.
-        memory_bytes: its size at most.
-
-    Raises:
-        ConfigError: the memory cannot be used.
-    """
-    sources = [_source(str(one)) for one in directories] or [Directory(default_directory())]
-    kept = Memory(memory or default_memory(), memory_bytes)
-    return Page(Collector(sources, kept), Gate(token))
-
-
-def _source(given: str) -> Directory:
-    name, is_named, path = given.partition("=")
-    if is_named and "/" not in name:
-        return Directory(Path(path), name)
-    return Directory(Path(given))
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -21,7 +21,7 @@ from geventpool.cli import main
 from geventpool.dashboard import views
 from geventpool.dashboard.app import Page
 from geventpool.dashboard.collector import Collector
-from geventpool.dashboard.command import make_page
+from geventpool.dashboard.making import make_page
 from geventpool.dashboard.memory import Memory
 from geventpool.dashboard.problems import Problem, worst_first
 from geventpool.dashboard.security import Gate, is_loopback, token_from_environment
