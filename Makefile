@@ -13,7 +13,7 @@ demo: $(READY)  ## a Flask app under gunicorn and a changing load (DATABASE=sqli
 	$(PY) examples/demo.py $(DATABASE)
 
 test: $(READY)  ## all tests, against real MariaDB, PostgreSQL and SQLite
-	-@$(PY) -m tools.system_packages mariadb postgresql prometheus pgbouncer haproxy
+	-@$(PY) -m tools.system_packages mariadb postgresql prometheus pgbouncer haproxy chromium
 	tools/run_tests.sh $(PY)
 
 check: $(READY)  ## ruff, mypy --strict, import-linter, doctest

@@ -41,6 +41,7 @@ DJANGO = ["Django>=4.2"]
 GUNICORN = ["gunicorn[gevent]>=22"]  # its worker wants more than gunicorn does
 PLOTS = ["matplotlib>=3.7"]
 CLI = ["click>=8.1", "rich>=13"]
+DASHBOARD = ["Jinja2>=3.1", *CLI]
 PROMETHEUS = ["prometheus-client>=0.19"]
 OPENTELEMETRY = ["opentelemetry-api>=1.24"]
 OBSERVE = ["sqlglot>=20", *CLI, *PROMETHEUS]
@@ -91,6 +92,7 @@ setup(
         "gunicorn": GUNICORN,
         "uwsgi": ["uwsgi>=2.0.22"],
         "cli": CLI,
+        "dashboard": DASHBOARD,
         "plots": PLOTS,
         "prometheus": PROMETHEUS,
         "opentelemetry": OPENTELEMETRY,
@@ -105,6 +107,7 @@ setup(
             *PLOTS,
             *CLI,
             *OBSERVE,
+            *DASHBOARD,
             *OPENTELEMETRY,
             "opentelemetry-sdk>=1.24",
             *PEERS,
@@ -122,6 +125,7 @@ setup(
             "pytest>=8",
             "pytest-randomly>=3.15",
             "ruff>=0.5",
+            "selenium>=4.20",
             "scipy>=1.11",
         ],
     },

