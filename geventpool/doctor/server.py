@@ -19,7 +19,7 @@ Ask = Callable[[str], Sequence[Sequence[Any]]]
 ACTIVE, IDLE, IN_TRANSACTION = "active", "idle", "idle in transaction"
 
 _CONNECTS, _QUESTIONS = 3, 9
-_TICK, _NAP = 0.01, 0.2
+_TICK, _NAP = 0.005, 0.1
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,10 @@ def symptom_of(text: str) -> str:
     Raises:
         ConfigError: they mean none of them.
     """
+    if text in SYMPTOMS:
+        return text
     for name, pattern in SYMPTOMS.items():
-        if name == text or re.search(pattern, text, re.IGNORECASE):
+        if re.search(pattern, text, re.IGNORECASE):
             return name
     cure = (
         f"give an error's text, or one of {', '.join(SYMPTOMS)}; without it all checks run as well"

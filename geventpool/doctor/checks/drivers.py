@@ -45,9 +45,9 @@ def blocks(case: Case, server: Server) -> Judgement | None:
             "give the URL, or the application with its gunicorn configuration",
         )
     if server.ran_meanwhile:
-        return ok(f"another greenlet ran {server.ran_meanwhile} times during a query of 0.2 s")
+        return ok(f"another greenlet ran {server.ran_meanwhile} times during a query of 0.1 s")
     return wrong(
-        "no other greenlet ran during a query of 0.2 s",
+        "no other greenlet ran during a query of 0.1 s",
         "each query stops all greenlets of the process",
         "use a driver that waits by gevent: PyMySQL, psycopg, pg8000",
     )

@@ -23,7 +23,7 @@ _MATTERS = (
     "requests",
     "urllib3",
 )
-_WHOLE = ("socket", "select", "ssl", "thread", "threading", "time")
+_WHOLE = ("socket", "select", "ssl", "_thread", "threading", "time")
 
 
 class PatchWatch:
