@@ -15,6 +15,7 @@ except ImportError:
     ) from None
 
 COMMANDS: Final = {
+    "advise": ("geventpool.advise.command", "Say how many connections a load needs."),
     "doctor": ("geventpool.doctor.command", "Say what is wrong with a system, and the cure."),
     "record": ("geventpool.recorder.command", "Run a program and write the load of its pools."),
     "simulate": (
