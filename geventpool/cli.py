@@ -17,6 +17,10 @@ except ImportError:
 COMMANDS: Final = {
     "advise": ("geventpool.advise.command", "Say how many connections a load needs."),
     "doctor": ("geventpool.doctor.command", "Say what is wrong with a system, and the cure."),
+    "migrate": (
+        "geventpool.migrate.command",
+        "Show what would change in a program that uses another pool.",
+    ),
     "record": ("geventpool.recorder.command", "Run a program and write the load of its pools."),
     "simulate": (
         "geventpool.simulator.command",
