@@ -6,7 +6,7 @@ import ast
 from collections import defaultdict
 from typing import Final
 
-from .plan import Plan, entries, number, string
+from .plan import Plan, display, entries, number, string
 
 _POSTGRESQL, _MYSQL = "geventpool.django.postgresql", "geventpool.django.mysql"
 _POSTGIS, _MYSQL_GIS = "geventpool.django.postgis", "geventpool.django.mysql_gis"
@@ -97,8 +97,7 @@ def _alias(plan: Plan, node: ast.Dict) -> None:
     if pool:
         is_alone = node.lineno != key.lineno
         gap = "\n" + " " * key.col_offset if is_alone else " "
-        inside = ", ".join(f'"{name}": {value}' for name, value in pool.items())
-        text += f',{gap}"POOL": {{{inside}}}'
+        text += f",{gap}" + display('"POOL": ', pool, key.col_offset)
     plan.replace(engine, text)
 
 
@@ -169,6 +168,8 @@ def _options(plan: Plan, node: ast.Dict, pool: dict[str, str]) -> bool:
             for name, (_, one) in entries(value).items():
                 if name in _PSYCOPG_POOL:
                     pool[_PSYCOPG_POOL[name]] = plan.text_of(one)
+                else:
+                    plan.say(one, f"{name} goes: it has no meaning here")
         plan.say(key, 'OPTIONS["pool"] goes: this ENGINE has a pool of its own, told by POOL')
         gone.append("pool")
     if gone and len(gone) == len(node.keys):
@@ -206,5 +207,4 @@ def _assigned(plan: Plan) -> None:
                     plan.replace(statement.value, "{}")
                 last = statement
         if pool and last is not None:
-            inside = ", ".join(f'"{name}": {value}' for name, value in pool.items())
-            plan.insert_line_before(last, f'{base}["POOL"] = {{{inside}}}')
+            plan.insert_line_before(last, display(f'{base}["POOL"] = ', pool, last.col_offset))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .plan import Plan, entries, last_name, number, string
+from .plan import Plan, display, entries, last_name, number, string
 
 DOOR: Final = "geventpool.sqlalchemy"
 _ON_PURPOSE = ("NullPool", "StaticPool", "SingletonThreadPool", "AssertionPool")
@@ -41,16 +41,16 @@ def propose_create_engine(plan: Plan) -> None:
         if name == "create_async_engine":
             plan.say(call, "stays: an asyncio engine cannot use gevent")
         elif name == "engine_from_config":
-            plan.say(
-                call, "add poolclass=GeventPool to this call, or ?plugin=geventpool to its URL"
-            )
+            given = {one.arg: one.value for one in call.keywords}
+            if not _is_left(plan, call, None, given.get("poolclass")):
+                plan.say(call, "add poolclass=GeventPool here, or ?plugin=geventpool to the URL")
         elif name == "create_engine" and call.args:
             _engine(plan, call)
 
 
 def _engine(plan: Plan, call: ast.Call) -> None:
     given = {one.arg: one.value for one in call.keywords if one.arg is not None}
-    if any(name in given for name in ("pool",)):
+    if "pool" in given:
         plan.say(call, "stays: it is given a pool that is made elsewhere")
         return
     if _is_left(plan, call, string(call.args[0]), given.get("poolclass")):
@@ -175,7 +175,8 @@ def _new_options(plan: Plan, one: _Given, old: list[_Given]) -> None:
     if one.statement is None:
         plan.say(one.value, f'add {_OPTIONS} = {{"poolclass": GeventPool}} beside it')
         return
-    moved = "".join(f', "{_OLD[it.name]}": {plan.text_of(it.value)}' for it in old)
+    options = {"poolclass": "GeventPool"}
+    options.update({_OLD[it.name]: plan.text_of(it.value) for it in old})
     last = max((it.statement for it in [one, *old] if it.statement is not None), key=plan.span)
     kept = last if last is one.statement or not old else one.statement
     for it in old:
@@ -186,7 +187,7 @@ def _new_options(plan: Plan, one: _Given, old: list[_Given]) -> None:
                 f"{it.name} is ignored by Flask-SQLAlchemy since 3.0; the option is {_OLD[it.name]}",
             )
     target = one.target.replace(_URI, _OPTIONS)
-    plan.insert_line_after(kept, f'{target} = {{"poolclass": GeventPool{moved}}}')
+    plan.insert_line_after(kept, display(f"{target} = ", options, kept.col_offset))
     plan.need(DOOR, "GeventPool")
     _explain(plan, one.value, {_OLD[it.name]: it.value for it in old})
 

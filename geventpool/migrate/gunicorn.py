@@ -19,10 +19,10 @@ def propose_gunicorn(plan: Plan) -> None:
         if isinstance(target, ast.Name)
     }
     chosen = given.get("worker_class")
-    if chosen is not None and (string(chosen.value) or "gevent") not in ("gevent",):
-        before = string(chosen.value)
-        if "gevent" in str(before):  # of somebody's own, or of gevent-websocket
-            plan.say(chosen, f"worker_class stays: {before} serves greenlets")
+    before = string(chosen.value) if chosen is not None else None
+    if chosen is not None and before not in (None, "gevent"):
+        if "gevent" in str(before).lower():  # of somebody's own, or of gevent-websocket
+            plan.say(chosen, f"worker_class stays: {before} serves greenlets by its name")
         else:
             plan.replace(chosen.value, '"gevent"')
             plan.say(chosen, f"{before} workers serve no greenlets, for which the pool is made")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import without_passwords
+
+_WIDTH = 88
 
 
 @dataclass(frozen=True, order=True)
@@ -111,6 +114,10 @@ class Plan:
     def insert_line_after(self, statement: Any, text: str) -> None:
         """Adds a line below a statement, as far indented as that."""
         end = self.span(statement)[1]
+        stop = self._data.find(b"\n", end)
+        rest = self._data[end : len(self._data) if stop < 0 else stop]
+        if rest.strip().startswith(b"#"):
+            end += len(rest)
         self._edits.append((end, end, f"\n{' ' * statement.col_offset}{text}"))
 
     def remove_statement(self, statement: ast.AST) -> None:
@@ -169,6 +176,17 @@ def number(node: ast.AST | None, default: int) -> int:
     except ValueError:
         return default
     return value if isinstance(value, int) else default
+
+
+def display(head: str, settings: Mapping[str, str], indent: int) -> str:
+    """A dict's display behind what it is given to; on lines of its own if it is long."""
+    pairs = [f'"{name}": {value}' for name, value in settings.items()]
+    line = f"{head}{{{', '.join(pairs)}}}"
+    if indent + len(line) <= _WIDTH:
+        return line
+    gap = "\n" + " " * indent
+    inside = "".join(f"{gap}    {pair}," for pair in pairs)
+    return f"{head}{{{inside}{gap}}}"
 
 
 def last_name(node: ast.AST | None) -> str:

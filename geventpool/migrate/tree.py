@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from ..doctor.sources.gunicorn import USUAL
 from ..errors import ConfigError
 from .django import propose_django
 from .engines import propose_create_engine, propose_flask
@@ -19,7 +20,19 @@ _CONCERNS = re.compile(
     r"create_engine|create_async_engine|engine_from_config|SQLALCHEMY_|DATABASES|worker_class"
     r"|[\"']ENGINE[\"']"
 )
-_LEFT_OUT: Final = {"node_modules", "site-packages", "__pycache__", "build", "dist", "venv", "env"}
+_LEFT_OUT: Final = {
+    *(
+        "__pycache__",
+        "build",
+        "dist",
+        "env",
+        "node_modules",
+        "site-packages",
+        "test",
+        "tests",
+        "venv",
+    )
+}
 _LARGEST = 2_000_000
 
 
@@ -36,7 +49,7 @@ def plans_in(path: Path) -> Iterator[Plan]:
             text = file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             continue
-        if path.is_file() or _CONCERNS.search(text) or _is_gunicorns(file.name):
+        if path.is_file() or _CONCERNS.search(text) or file.name == USUAL:
             plan = plan_for(text, str(file))
             if plan is not None:
                 yield plan
@@ -51,7 +64,7 @@ def plan_for(text: str, name: str) -> Plan | None:
     propose_create_engine(plan)
     propose_flask(plan)
     propose_django(plan)
-    if _is_gunicorns(os.path.basename(name)) or _sets_worker_class(plan):
+    if os.path.basename(name) == USUAL or _sets_worker_class(plan):
         propose_gunicorn(plan)
     if not plan.is_changed and not plan.reasons:
         return None
@@ -69,10 +82,6 @@ def _files(folder: Path) -> Iterator[Path]:
             file = Path(where, name)
             if name.endswith(".py") and file.is_file() and file.stat().st_size < _LARGEST:
                 yield file
-
-
-def _is_gunicorns(name: str) -> bool:
-    return re.fullmatch(r"gunicorn.*\.py", name) is not None
 
 
 def _sets_worker_class(plan: Plan) -> bool:

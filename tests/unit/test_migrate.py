@@ -85,6 +85,7 @@ def test_an_engine_gets_the_pool_and_keeps_what_it_was_told(call: str) -> None:
         (f"create_async_engine({URL!r})", "asyncio"),
         (f"create_engine({URL!r}, pool=mine)", "made elsewhere"),
         ("engine_from_config(config)", "add poolclass"),
+        ("engine_from_config(config, poolclass=pool.NullPool)", "NullPool is meant"),
     ],
 )
 def test_an_engine_that_is_better_left_is_left(call: str, note: str) -> None:
@@ -221,6 +222,18 @@ DJANGO: dict[str, tuple[str, dict[str, Any]]] = {
         '    "options": "-c statement_timeout=60000",\n}\n',
         {"max_size": 50},
     ),
+    # The same, since it uses Django's own pool.
+    "assigned, Django's own pool": (
+        'DATABASES = {"default": env.db("DATABASE_URL")}\n'
+        'DATABASES["default"]["ENGINE"] = "django.db.backends.postgresql"\n'
+        'DATABASES["default"]["CONN_MAX_AGE"] = 60\n'
+        'DATABASES["default"]["OPTIONS"] = {\n'
+        '    "options": "-c statement_timeout=60000",\n    "pool": {\n'
+        '        "min_size": env.int("DB_MIN_CONNS", default=4),  # kept\n'
+        '        "max_size": env.int("DB_MAX_CONNS", default=100),\n'
+        '        "max_lifetime": 300,\n        "max_idle": 120,\n    },\n}\n',
+        {"min_idle": 4, "max_size": 100, "recycle": 300},
+    ),
     "django-db-geventpool": (
         'DATABASES = {"default": {**parse("x"), "ENGINE": '
         '"django_db_geventpool.backends.postgresql_psycopg2", "CONN_MAX_AGE": 0, '
@@ -325,6 +338,20 @@ def test_gunicorns_own_hooks_are_kept_and_told_what_to_call() -> None:
     said = reasons(source, "conf.py")
     assert "call geventpool.gunicorn.worker_exit from this hook" in said
     assert "patch_all" in said
+
+
+def test_gevent_workers_of_ones_own_stay() -> None:
+    source = 'worker_class = "custom.MyGeventWorker"  # ours\n'
+    assert run(proposed(source, "conf.py"))["worker_class"] == "custom.MyGeventWorker"
+    assert "serves greenlets" in reasons(source, "conf.py")
+
+
+def test_a_line_is_added_below_a_comment_and_a_long_one_is_broken() -> None:
+    source = "import os  # noqa\n" + FLASK["old settings"][0].partition("\n")[2]
+    after = proposed(source)
+    assert "import os  # noqa\nfrom geventpool" in after
+    assert max(map(len, after.splitlines())) <= 110
+    assert '\n    "pool_size": int(' in after
 
 
 # --- the command ---
