@@ -15,6 +15,12 @@ except ImportError:
     ) from None
 
 COMMANDS: Final = {
+    "advise": ("geventpool.advise.command", "Say how many connections a load needs."),
+    "doctor": ("geventpool.doctor.command", "Say what is wrong with a system, and the cure."),
+    "migrate": (
+        "geventpool.migrate.command",
+        "Show what would change in a program that uses another pool.",
+    ),
     "dashboard": ("geventpool.dashboard.command", "Serve a page with all pools, live."),
     "fleet": ("geventpool.fleet.command", "Show who has how many of a fleet's connections."),
     "record": ("geventpool.recorder.command", "Run a program and write the load of its pools."),

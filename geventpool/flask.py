@@ -22,6 +22,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import click
 from flask import (
     Blueprint,
     Flask,
@@ -32,6 +33,7 @@ from flask import (
     request,
     request_started,
 )
+from flask.cli import AppGroup, ScriptInfo
 from flask.globals import app_ctx
 from werkzeug.wrappers import Response as WSGIResponse
 
@@ -139,6 +141,7 @@ class GeventPool:
             appcontext_pushed.connect(self._on_context, app)
             request_started.connect(self._on_request, app)
         app.extensions["geventpool"] = self
+        app.cli.add_command(_commands)
 
     @property
     def pools(self) -> dict[str | None, Pool]:
@@ -196,6 +199,30 @@ class GeventPool:
             # Its own repr needs an application, the right one.
             raise ConfigError("db", type(self._db), cure)
         return cast("SQLAlchemy", registered)
+
+
+_commands = AppGroup("geventpool", help="Connection pools: what is wrong, and the cure.")
+
+
+@_commands.command("doctor", with_appcontext=False)
+@click.option("--symptom", metavar="TEXT", help="An error's text; its checks come first.")
+@click.option("--gunicorn", metavar="FILE", help="gunicorn's configuration.")
+@click.option("--workers", type=int, help="Processes on each host.")
+@click.option("--hosts", type=int, default=1, show_default=True, help="Machines.")
+@click.option("--json", "is_json", is_flag=True, help="For programs.")
+@click.pass_context
+def _doctor(context: click.Context, /, is_json: bool, **options: Any) -> None:
+    """Say what is wrong with the application's databases and pools, why, and the cure."""
+    try:
+        from geventpool.doctor.command import examine_flask, show
+    except ImportError as error:
+        problem = f"doctor needs {error.name}: pip install 'geventpool[cli]'"
+        raise click.ClickException(problem) from None
+    try:
+        findings = examine_flask(context.ensure_object(ScriptInfo).load_app(), **options)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
+    show(findings, is_json)
 
 
 def metrics() -> Response:

@@ -35,6 +35,7 @@ __all__ = [
     "driver_for",
     "errors_behind",
     "innermost",
+    "is_known",
     "is_operational",
     "is_unfit",
     "prepare",
@@ -42,6 +43,7 @@ __all__ = [
     "server_is_full",
     "tune",
     "warn_if_blocking",
+    "why_blocking",
     "with_plans",
 ]
 
@@ -197,6 +199,17 @@ def errors_behind(connection: object, error: BaseException) -> list[BaseExceptio
 def with_plans() -> list[str]:
     """The names of the DBAPI modules through which statements can be prepared. Never switches."""
     return [name for name, driver in _BY_MODULE.items() if driver.plans is not None]
+
+
+def is_known(module_name: str) -> bool:
+    """Is there a file for this DBAPI? Never switches."""
+    return _of_module(module_name) is not None
+
+
+def why_blocking(module_name: str) -> str | None:
+    """If each connection of a DBAPI that is imported blocks the hub: the cure. Never switches."""
+    driver = _of_module(module_name)
+    return None if driver is None else driver.blocks_hub(None)
 
 
 def tune(module_name: str) -> None:

@@ -16,7 +16,8 @@ from django.db import connections
 from gevent.monkey import get_original
 
 from geventpool.django import checks
-from geventpool.django.server import look
+from geventpool.doctor.server import IN_TRANSACTION
+from geventpool.doctor.sources.django import look
 
 from .conftest import DRIVER, IS_MYSQL, KIND, ask
 
@@ -28,7 +29,7 @@ def ids() -> set[str]:
 
 
 def usual() -> set[str]:
-    return {"geventpool.W004"} if DRIVER == "mysqlclient" else set()
+    return {"geventpool.W003"} if DRIVER == "mysqlclient" else set()
 
 
 def test_nothing_is_wrong_with_settings_that_are_right(alias: Alias) -> None:
@@ -94,27 +95,27 @@ def test_psycopg2_without_psycogreen_is_told() -> None:
 def test_the_maxima_are_added_up_for_each_server(
     alias: Alias, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    allowed = look(connections["stock"]).max_connections
+    allowed = look("stock").room
     name = alias(POOL={"max_size": allowed - 30})
     assert checks.check_server(None, databases=[name]) == []
     monkeypatch.setenv("WEB_CONCURRENCY", "2")
     (message,) = checks.check_server(None, databases=[name])
     assert message.id == "geventpool.W005"
     # The default alias is on the same server.
-    assert f"{2 * (allowed - 30 + 20)} connections" in message.msg
+    assert f"up to {2 * (allowed - 30 + 20)} " in message.msg
     assert checks.check_server(None, databases=None) == []
 
 
 def test_a_server_tells_of_its_connections(alias: Alias) -> None:
     name = alias()
-    before = look(connections["stock"])
+    before = look("stock")
     ask(name)
     connections[name].set_autocommit(False)
     ask(name)
-    view = look(connections["stock"])
-    assert view.ours == before.ours + 1
-    assert view.connections >= view.ours
-    assert view.in_transaction == before.in_transaction + (not IS_MYSQL)
+    view = look("stock")
+    assert len(view.sessions) == len(before.sessions) + 1
+    begun = view.count(IN_TRANSACTION), before.count(IN_TRANSACTION)
+    assert begun[0] == begun[1] + (not IS_MYSQL)
 
 
 def test_a_server_that_is_down_is_left_to_djangos_own_messages(alias: Alias) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import Any
 
-from django.core import checks
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 
 from geventpool.config import PoolConfig, make_config
-from geventpool.django.checks import check_server, check_settings, is_ours
-from geventpool.django.server import ServerView, look
+from geventpool.django.checks import pooled_case
 from geventpool.django.settings import read
+from geventpool.doctor import examine
+from geventpool.doctor.server import ACTIVE, IDLE, IN_TRANSACTION, Server
+from geventpool.doctor.sources.django import is_ours, look
+from geventpool.doctor.sources.snapshots import read_published
+from geventpool.doctor.symptoms import symptom_of
 from geventpool.errors import ConfigError, PoolTimeout
 from geventpool.observe.interrupt import hear_ctrl_c
 
@@ -42,12 +46,15 @@ class Command(BaseCommand):
         parser.add_argument("--database", help="only this alias")
         parser.add_argument("--interval", type=float, default=2.0, help="seconds, of top")
         parser.add_argument("--count", type=int, help="looks, of top; without it until Ctrl-C")
+        parser.add_argument("--symptom", help="of doctor: an error's text; its checks come first")
+        parser.add_argument("--json", action="store_true", help="of doctor: for programs")
 
     def handle(self, *, what: str, database: str | None, interval: float, **options: Any) -> None:
         """Runs it.
 
         Raises:
-            CommandError: there is no such alias, none has a pool, or something is wrong.
+            CommandError: there is no such alias, or none has a pool.
+            SystemExit: of doctor: 0, 1 if something is worth a look, 2 if something is wrong.
         """
         aliases = [alias for alias in connections if is_ours(alias)]
         if database is not None and database not in aliases:
@@ -58,8 +65,7 @@ class Command(BaseCommand):
         if not 0 <= interval <= 3600:
             raise CommandError(f"--interval {interval}: give a number of seconds, up to 3600")
         if what == "doctor":
-            self._examine(chosen)
-            return
+            self._examine(chosen if database else None, options["symptom"], options["json"])
         looks = 1 if what == "status" else options["count"]
         try:
             if what == "top":
@@ -81,11 +87,11 @@ class Command(BaseCommand):
         except ConfigError as error:
             raise CommandError(str(error)) from None
         try:
-            view = look(connections[alias])
+            server = look(alias)
         except (DatabaseError, PoolTimeout) as error:
             told = str(error).partition("\n")[0]
             return [alias, *_settings(config), "-", "-", "-", "-", told]
-        return [alias, *_settings(config), *_figures(view)]
+        return [alias, *_settings(config), *_figures(alias, server)]
 
     def _table(self, lines: list[list[str]]) -> None:
         rows = [list(_COLUMNS), *lines]
@@ -107,26 +113,27 @@ class Command(BaseCommand):
         if others:
             Console(file=self.stdout._out, highlight=False).print(Screen().render(others))
 
-    def _examine(self, aliases: list[str]) -> None:
-        problems = check_settings(None) + check_server(None, databases=aliases)
-        for alias in aliases:
-            began = time.perf_counter()
-            try:
-                view = look(connections[alias])
-            except (DatabaseError, PoolTimeout, ConfigError) as error:
-                problems.append(checks.Error(f"{alias}: {error}", id="geventpool.E003"))
-                continue
-            milliseconds = (time.perf_counter() - began) * 1000
-            self.stdout.write(
-                f"{alias}: answers in {milliseconds:.0f} ms, connecting included; "
-                f"{view.connections} of {view.max_connections} connections are open"
-            )
-        for problem in problems:
-            self.stdout.write(str(problem))
-        if any(problem.level >= checks.ERROR for problem in problems):
-            raise CommandError("something is wrong")
-        if not problems:
-            self.stdout.write("nothing is wrong")
+    def _examine(self, aliases: list[str] | None, symptom: str | None, is_json: bool) -> None:
+        try:
+            from rich.console import Console
+
+            from geventpool.doctor.tell import as_json, exit_code, tell
+        except ImportError as error:
+            raise CommandError(
+                f"doctor needs {error.name}: pip install 'geventpool[cli]'"
+            ) from None
+        try:
+            case = pooled_case(aliases)
+            case.snapshots, case.blind = read_published(None, None)
+            chosen = None if symptom is None else symptom_of(symptom)
+        except ConfigError as error:
+            raise CommandError(str(error)) from None
+        findings = examine(case, symptom=chosen)
+        if is_json:
+            self.stdout.write(as_json(findings))
+        else:
+            tell(Console(file=self.stdout._out, highlight=False), findings)
+        sys.exit(exit_code(findings))
 
 
 def _settings(config: PoolConfig) -> list[str]:
@@ -135,6 +142,9 @@ def _settings(config: PoolConfig) -> list[str]:
     return [f"{config.max_size:g}", str(config.sizing), timeout, recycle]
 
 
-def _figures(view: ServerView) -> list[str]:
-    ours = (view.ours, view.active, view.idle, view.in_transaction)
-    return [*map(str, ours), f"{view.connections} of {view.max_connections}"]
+def _figures(alias: str, server: Server) -> list[str]:
+    database = str(connections[alias].settings_dict["NAME"])
+    ours = sum(one.database == database for one in server.sessions)
+    states = (server.count(state, database) for state in (ACTIVE, IDLE, IN_TRANSACTION))
+    most = server.number("max_connections")
+    return [*map(str, (ours, *states)), f"{len(server.sessions)} of {most:g}"]

@@ -1,0 +1,116 @@
+"""gunicorn's configuration, as gunicorn itself puts it together, without gunicorn."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from gevent.monkey import is_module_patched
+
+from ...errors import ConfigError
+from ..case import Deployment
+
+USUAL: Final = "gunicorn.conf.py"
+_WORKERS = "WEB_CONCURRENCY"
+_ARGUMENTS = "GUNICORN_CMD_ARGS"
+_SHORT = {"-w": "workers", "-k": "worker_class", "-t": "timeout", "-c": "config"}
+_DEFAULT_TIMEOUT = 30.0
+_DEFAULT_CONNECTIONS = 1000
+
+
+def read_deployment(
+    file: str | None, workers: int | None, hosts: int, environment: Mapping[str, str] = os.environ
+) -> Deployment:
+    """How many processes there are. Runs gunicorn's configuration file, if one is named.
+
+    Args:
+        file: of gunicorn's configuration; `None`: there is none.
+        workers: said by the user; wins over all else.
+        hosts: said by the user.
+        environment: `WEB_CONCURRENCY` and `GUNICORN_CMD_ARGS` are read.
+
+    Raises:
+        ConfigError: the file cannot be run.
+    """
+    found, patches, source = _read_file(file)
+    spoken = parse_arguments(shlex.split(environment.get(_ARGUMENTS, "")))
+    found = {**found, **spoken}
+    by_variable = environment.get(_WORKERS, "")
+    if workers is not None:
+        found["workers"], source = workers, "--workers"
+    elif "workers" in spoken:
+        source = _ARGUMENTS
+    elif "workers" not in found and by_variable.isdigit():
+        found["workers"], source = by_variable, _WORKERS
+    elif "workers" not in found:
+        source = file or ""
+    is_gunicorn = file is not None or bool(spoken)
+    worker_class = found.get("worker_class", "sync" if is_gunicorn else None)
+    if isinstance(worker_class, type):
+        worker_class = f"{worker_class.__module__}.{worker_class.__qualname__}"
+    return Deployment(
+        workers=max(1, _whole("workers", found.get("workers", 1))),
+        hosts=hosts,
+        source=source,
+        worker_class=worker_class,
+        timeout=float(found.get("timeout", _DEFAULT_TIMEOUT)) if is_gunicorn else None,
+        preload=bool(found.get("preload_app", False)),
+        patches=patches,
+        max_requests=_whole("max_requests", found.get("max_requests", 0)),
+        worker_connections=(
+            _whole("worker_connections", found.get("worker_connections", _DEFAULT_CONNECTIONS))
+            if is_gunicorn
+            else None
+        ),
+    )
+
+
+def _read_file(file: str | None) -> tuple[dict[str, Any], bool, str]:
+    if file is None:
+        return {}, False, ""
+    path = Path(file)
+    if not path.is_file():
+        raise ConfigError("gunicorn", file, "there is no such file")
+    was_patched = is_module_patched("socket")
+    try:
+        found = runpy.run_path(str(path))
+    except Exception as error:
+        cure = f"running it raised {type(error).__name__}: {error}"
+        raise ConfigError("gunicorn", file, cure) from None
+    return found, is_module_patched("socket") and not was_patched, file
+
+
+def parse_arguments(arguments: list[str]) -> dict[str, Any]:
+    """Settings among gunicorn's arguments, by the names that its file has."""
+    found: dict[str, Any] = {}
+    waiting = ""
+    for one in arguments:
+        if waiting:
+            found[waiting], waiting = one, ""
+        elif one == "--preload":
+            found["preload_app"] = True
+        elif one.startswith("--"):
+            name, equals, value = one[2:].partition("=")
+            name = name.replace("-", "_")
+            if equals:
+                found[name] = value
+            else:
+                waiting = name
+        elif one[:2] in _SHORT:
+            name = _SHORT[one[:2]]
+            if one[2:]:
+                found[name] = one[2:].lstrip("=")
+            else:
+                waiting = name
+    return found
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise ConfigError(name, value, "give a whole number") from None
