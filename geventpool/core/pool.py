@@ -198,6 +198,8 @@ class ResourcePool(Shared):
         entry.sure_until = sure_until if sure_until < entry.expires_at else entry.expires_at
         upkeep = self.upkeep
         rings_at = upkeep.alarm.at
+        if listener is not None and self.is_shrinking:
+            upkeep.react(now)  # the listener has lowered the grant
         if upkeep.waiting.draining.waiters or (
             len(ledger.idle) + in_use > self.config.min_idle
             and (rings_at == math.inf or (not in_use and rings_at > now + SOON))
