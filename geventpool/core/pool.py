@@ -172,7 +172,7 @@ class ResourcePool(Shared):
         self.policy.fell(now, in_use)
         entry.idle_since, entry.waited = now, 0.0
         upkeep, rings_at = self.upkeep, self.upkeep.alarm.at
-        if upkeep.waiting.draining.waiters or (
+        if (self.is_shrinking or upkeep.waiting.draining.waiters) or (
             len(ledger.idle) + in_use > self.config.min_idle
             and (rings_at == math.inf or (not in_use and rings_at > now + SOON))
         ):

@@ -101,8 +101,8 @@ class Upkeep:
 
     def became_idle(self, now: float) -> None:
         """Something has come back, which may become surplus, or be the last. Never switches."""
-        if not self._pool.config.cleaner:
-            self.react(now)
+        if not self._pool.config.cleaner or self._pool.is_shrinking:
+            self.react(now)  # a listener may have lowered the grant just now
         else:
             idle_until = self._idle_until(now)
             if not self._pool.ledger.in_use:

@@ -148,10 +148,10 @@ class Waiting:
             error: it.
             why: counted, if it is for want of an entry.
         """
-        if why:
-            self._count_refusal(why)
         self._pool.line.leave(waiter)
         waiter.refuse(error)
+        if why:
+            self._count_refusal(why)
 
     def refuse_all(self, error: BaseException) -> None:
         """The pool is closed, or another process's. Never switches."""
@@ -205,6 +205,8 @@ class Waiting:
         pool = self._pool
         most = pool.config.shed_after
         for waiter in pool.line.too_old(now, most, least):
+            if waiter.is_settled:
+                continue  # a listener that was told of the one before had the pool react
             error = PoolOverloaded(
                 f"gave up after {now - waiter.parked_at:.3g} s in line at {pool!r}, which has stood for "
                 f"longer than shed_after={most:g} s: raise max_size, or send clients away",

@@ -9,6 +9,7 @@ import gevent
 import pytest
 
 from geventpool import ConfigError, ConnectionPool, PoolTimeout
+from geventpool.core.listener import Listener
 from geventpool.testing import settle
 
 
@@ -98,3 +99,46 @@ def test_a_part_of_a_connection_is_none(driver, clock) -> None:
     clock.advance(2)
     assert len(driver.open_connections) == pool.stats().max_size == 2
     assert [caller.successful() for caller in callers] == [True, True, False]
+
+
+@pytest.mark.parametrize("method", ["lent", "waited", "returned", "opened", "closed", "refused"])
+def test_a_listener_may_change_the_grant_in_the_midst_of_a_step(driver, clock, method: str) -> None:
+    pool = ConnectionPool(
+        driver.connect, clock=clock, max_size=2, shed_after=0.5, timeout=3, reclaim_after=None
+    )
+    listener = Listener()
+    setattr(listener, method, lambda *_: pool.core.grant(1))
+    pool.core.add_listener(listener)
+
+    def use(is_sound: bool) -> None:
+        with pool.connection() as connection:
+            clock.sleep(1)
+            connection.is_open = is_sound
+
+    users = [gevent.spawn(use, number != 1) for number in range(8)]
+    clock.advance(10)
+    pool.core.remove_listener(listener)
+    assert all(user.dead for user in users)
+    assert not [
+        user.exception
+        for user in users
+        if not isinstance(user.exception or PoolTimeout(""), PoolTimeout)
+    ]
+    pool.core.ledger.check()
+    stats = pool.stats()
+    assert (stats.in_use, stats.size) == (0, stats.idle)
+    assert stats.size <= stats.max_size
+    pool.core.grant(math.inf)
+    callers = [gevent.spawn(pool.connection) for _ in range(2)]
+    clock.advance(1)
+    assert all(caller.successful() for caller in callers)
+
+
+def test_what_comes_back_is_closed_if_its_listener_lowers_the_grant(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock)
+    listener = Listener()
+    listener.returned = lambda *_: pool.core.grant(0)  # type: ignore[method-assign]
+    pool.core.add_listener(listener)
+    pool.connection().close()
+    settle()
+    assert (driver.open_connections, pool.stats().closed) == ([], {"resized": 1})
