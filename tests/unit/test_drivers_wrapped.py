@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
-import re
 import sqlite3
 import subprocess
 import sys
@@ -195,67 +193,3 @@ def test_only_what_is_in_use_is_taken_for_machinery_in_stacks() -> None:
         [sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, timeout=60, check=False
     )
     assert done.returncode == 0
-
-
-WAREHOUSE = """
-import socket
-
-class Connection:
-    waits_for_answer = in_transaction = False
-    rollbacks = 0
-    def __init__(self):
-        self.sock, self.server = socket.socketpair()
-    closed = property(lambda self: self.sock.fileno() < 0)
-    def fileno(self):
-        return self.sock.fileno()
-    def rollback(self):
-        self.rollbacks += 1
-        self.in_transaction = False
-    def close(self):
-        self.sock.close()
-        self.server.close()
-"""
-
-PROGRAM = """
-from gevent import monkey
-monkey.patch_all()
-{example}
-import warehouse
-from geventpool import ConnectionPool
-from geventpool.testing import settle
-
-pool = ConnectionPool(warehouse.Connection, max_size=1)
-with pool.connection() as first:
-    pass
-assert first.rollbacks == 0, "nothing was open"
-with pool.connection() as again:
-    assert again is first
-    again.in_transaction = True
-assert first.rollbacks == 1
-first.server.close()
-settle()  # the hub has a turn
-with pool.connection() as second:
-    assert second is not first, "the server has hung up"
-    second.waits_for_answer = True
-with pool.connection() as third:
-    assert third is not second, "left in the middle of an exchange"
-pool.close()
-print("done")
-"""
-
-
-def test_the_example_of_the_documentation_works_outside_of_the_package(tmp_path: Path) -> None:
-    text = (ROOT / "docs/drivers.md").read_text()
-    (example,) = re.findall(r"```python\n(import geventpool\.drivers\n.*?)```", text, re.DOTALL)
-    (tmp_path / "warehouse.py").write_text(WAREHOUSE)
-    (tmp_path / "program.py").write_text(PROGRAM.format(example=example))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "program.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout.strip() == "done", done.stderr
