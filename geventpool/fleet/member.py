@@ -249,11 +249,14 @@ class Member(Listener):
         )
 
     def _set_alarm(self, core: ResourcePool, fleet: Fleet, now: float) -> None:
-        """To when something is due by time alone. While nobody is short, that is nothing."""
+        """To when something is due by time alone. While nobody is short, that is nothing.
+
+        Who waits for another process keeps this one alive: nothing in it would.
+        """
         looks_at = fleet.settles_at()
         if self._is_aware or core.ledger.cap.granted < math.inf:
             looks_at = min(looks_at, next_turn(now), self._idles_until(core, now))
-        self._alarm.set(max(looks_at, now + _MOMENT), core.clock, now)
+        self._alarm.set(max(looks_at, now + _MOMENT), core.clock, now, ref=self._is_short)
 
     def _tell(self, core: ResourcePool, fleet: Fleet, now: float, more: int = 0) -> list[Row]:
         """Writes its row, and reads all."""

@@ -192,6 +192,29 @@ def test_when_nobody_waits_any_more_all_is_as_before(two, table, clock) -> None:
     assert len(borrow(two[0], 4)) == 4
 
 
+def test_who_waits_for_another_process_keeps_its_own_alive(two, clock, monkeypatch) -> None:
+    """And nothing else of a fleet does: without a deadline, the hub would have nothing left to do."""
+    kept: list[bool] = []
+
+    def call_later(seconds: float, call: Any, *, ref: bool) -> Any:
+        kept.append(ref)
+        return FakeClock.call_later(clock, seconds, call, ref=ref)
+
+    monkeypatch.setattr(clock, "call_later", call_later)
+    lent = borrow(two[0], 4)
+    clock.advance(1)
+    kept.clear()
+    late = gevent.spawn(two[1].connection, timeout=None)
+    clock.advance(1)
+    assert any(kept)
+    late.kill(block=False)
+    clock.advance(1)
+    kept.clear()
+    lent.give_back()
+    clock.advance(1)
+    assert not any(kept)
+
+
 def test_a_failed_connect_gives_its_permit_back(two, driver, table, clock) -> None:
     driver.is_down = True
     failed = [gevent.spawn(two[0].connection, timeout=0.5) for _ in range(3)]
