@@ -13,6 +13,7 @@ from gevent.event import Event
 from geventpool import ConnectionPool, PoolTimeout
 from geventpool.fleet.permits import LINGERS
 from geventpool.fleet.share import TURN
+from geventpool.observe.prometheus import exposition
 from geventpool.testing import FakeClock, FakeConnection, settle
 from tests.fleets import Table
 
@@ -167,6 +168,17 @@ def test_the_figures_tell_of_the_fleet(two, clock) -> None:
     assert [one.fleet_granted for one in told] == [2, 2]
     assert [one.fleet_demand for one in told] == [0, 2]
     assert str(told[1]).endswith("2 of the fleet's 4")
+
+
+@pytest.mark.usefixtures("no_pools_of_other_tests")
+def test_the_sum_over_workers_has_the_fleets_size_once(two, clock) -> None:
+    borrow(two[0], 3)
+    borrow(two[1], 1)
+    told = exposition().decode()
+    assert 'geventpool_fleet_size{pool="pool"} 4.0' in told
+    assert 'geventpool_fleet_granted{pool="pool"} 4.0' in told
+    assert 'geventpool_fleet_demand{pool="pool"} 4.0' in told
+    assert 'geventpool_fleet_overdrawn_total{pool="pool"} 0.0' in told
 
 
 def test_who_waits_in_vain_is_told_that_it_is_for_the_fleet(two, clock) -> None:
