@@ -36,6 +36,7 @@ BENCHMARKS = (
     "connect_stall",
     "kills",
     "default_cap",
+    "fleet",
     "end_to_end",
 )
 

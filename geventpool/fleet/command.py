@@ -54,7 +54,7 @@ def table(name: str, rows: list[Row], now: float) -> Table:
     made = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for column in _COLUMNS:
         made.add_column(column, no_wrap=True)
-    theirs = rightful(rows, now)
+    theirs = rightful(rows, now, asks=-1)
     for row in rows:
         figures = (row.pid, row.granted, row.in_use, row.waiting, theirs[row.slot])
         cells = (socket.gethostname(), *figures, "is short" if row.is_in_want(now) else "")

@@ -128,7 +128,8 @@ class Member(Listener):
         rows = self._tell(core, fleet, now, more=1)
         others = [row for row in rows if row.slot != fleet.slot]
         is_rightful = (
-            not _is_contended(others, now) or self.granted < rightful(rows, now)[fleet.slot]
+            not _is_contended(others, now)
+            or self.granted < rightful(rows, now, fleet.slot)[fleet.slot]
         )
         is_taken = is_rightful and fleet.take(smallest_size(rows), now)
         if is_taken:
@@ -173,7 +174,7 @@ class Member(Listener):
         is_any_free = fleet.settle(now)
         self._is_short = self._is_short and bool(core.line.callers)
         rows = self._tell(core, fleet, now)
-        theirs = rightful(rows, now)
+        theirs = rightful(rows, now, fleet.slot)
         if is_any_free:
             fleet.wake(
                 [row for row in rows if row.is_in_want(now) and row.granted < theirs[row.slot]]
@@ -236,7 +237,7 @@ class Member(Listener):
 
         Who is aware has none that its row does not show, and what it has too many it gives by itself.
         """
-        theirs = rightful(rows, now)
+        theirs = rightful(rows, now, fleet.slot)
         fleet.wake(
             [
                 row
@@ -248,11 +249,14 @@ class Member(Listener):
         )
 
     def _set_alarm(self, core: ResourcePool, fleet: Fleet, now: float) -> None:
-        """To when something is due by time alone. While nobody is short, that is nothing."""
+        """To when something is due by time alone. While nobody is short, that is nothing.
+
+        Who waits for another process keeps this one alive: nothing in it would.
+        """
         looks_at = fleet.settles_at()
         if self._is_aware or core.ledger.cap.granted < math.inf:
             looks_at = min(looks_at, next_turn(now), self._idles_until(core, now))
-        self._alarm.set(max(looks_at, now + _MOMENT), core.clock, now)
+        self._alarm.set(max(looks_at, now + _MOMENT), core.clock, now, ref=self._is_short)
 
     def _tell(self, core: ResourcePool, fleet: Fleet, now: float, more: int = 0) -> list[Row]:
         """Writes its row, and reads all."""

@@ -78,15 +78,20 @@ def smallest_size(rows: Sequence[Row]) -> int:
     return min((row.size for row in rows if row.size), default=0)
 
 
-def rightful(rows: Sequence[Row], now: float) -> dict[int, int]:
+def rightful(rows: Sequence[Row], now: float, asks: int) -> dict[int, int]:
     """How many permits each member may have, by slot.
 
-    Who was not heard of for long and is in want has what it has: others may have more meanwhile.
+    Who is not in want lacks nothing, whatever its row says of a while ago: it needs no more than it has.
+
+    Args:
+        rows: of all members.
+        now: the time.
+        asks: who wants to know; what its own row says is of now.
     """
     needs = [
-        Need(row.granted, row.granted)
-        if row.is_short and not row.is_in_want(now)
-        else Need(row.needs, max(row.keeps, row.granted))
+        Need(row.needs, max(row.keeps, row.granted))
+        if row.slot == asks or row.is_in_want(now)
+        else Need(min(row.needs, row.granted), row.granted)
         for row in rows
     ]
     given = shares(smallest_size(rows), needs, now)

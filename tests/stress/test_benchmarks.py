@@ -25,6 +25,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "connect_stall": {"CONNECTS": 1, "SERVERS": ("postgresql",)},
     "contended": {"GREENLETS": 20},
     "default_cap": {"CAPS": (2,), "SERVER_SECONDS": (0.0,), "GREENLETS": 4, "WARM_SECONDS": 0.05},
+    "fleet": {"TIMES": 5},
     "footprint": {"CONNECTIONS": 10, "POOLS": 2},
     "idle_connections": {"MANY": 20},
     "kills": {"GREENLETS": 20, "WARM": 0.1},

@@ -13,6 +13,7 @@ from gevent.event import Event
 from geventpool import ConnectionPool, PoolTimeout
 from geventpool.fleet.permits import LINGERS
 from geventpool.fleet.share import TURN
+from geventpool.observe.prometheus import exposition
 from geventpool.testing import FakeClock, FakeConnection, settle
 from tests.fleets import Table
 
@@ -169,6 +170,17 @@ def test_the_figures_tell_of_the_fleet(two, clock) -> None:
     assert str(told[1]).endswith("2 of the fleet's 4")
 
 
+@pytest.mark.usefixtures("no_pools_of_other_tests")
+def test_the_sum_over_workers_has_the_fleets_size_once(two, clock) -> None:
+    borrow(two[0], 3)
+    borrow(two[1], 1)
+    told = exposition().decode()
+    assert 'geventpool_fleet_size{pool="pool"} 4.0' in told
+    assert 'geventpool_fleet_granted{pool="pool"} 4.0' in told
+    assert 'geventpool_fleet_demand{pool="pool"} 4.0' in told
+    assert 'geventpool_fleet_overdrawn_total{pool="pool"} 0.0' in told
+
+
 def test_who_waits_in_vain_is_told_that_it_is_for_the_fleet(two, clock) -> None:
     borrow(two[0], 4)
     late = gevent.spawn(two[1].connection, timeout=1)
@@ -190,6 +202,29 @@ def test_when_nobody_waits_any_more_all_is_as_before(two, table, clock) -> None:
     assert not two[0].core.listeners
     assert clock.pending <= 1, "but for the idle connections' own"
     assert len(borrow(two[0], 4)) == 4
+
+
+def test_who_waits_for_another_process_keeps_its_own_alive(two, clock, monkeypatch) -> None:
+    """And nothing else of a fleet does: without a deadline, the hub would have nothing left to do."""
+    kept: list[bool] = []
+
+    def call_later(seconds: float, call: Any, *, ref: bool) -> Any:
+        kept.append(ref)
+        return FakeClock.call_later(clock, seconds, call, ref=ref)
+
+    monkeypatch.setattr(clock, "call_later", call_later)
+    lent = borrow(two[0], 4)
+    clock.advance(1)
+    kept.clear()
+    late = gevent.spawn(two[1].connection, timeout=None)
+    clock.advance(1)
+    assert any(kept)
+    late.kill(block=False)
+    clock.advance(1)
+    kept.clear()
+    lent.give_back()
+    clock.advance(1)
+    assert not any(kept)
 
 
 def test_a_failed_connect_gives_its_permit_back(two, driver, table, clock) -> None:
