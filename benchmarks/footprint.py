@@ -23,6 +23,7 @@ from .result import Figure, Section, Table
 from .run import Serve, main
 
 CONNECTIONS, POOLS = 500, 50
+OF_IDLE = 1.6
 
 
 def measure(scale: Scale, _serve: Serve) -> list[Section]:
@@ -40,9 +41,11 @@ def _memory() -> Section:
     rows = {name: (_bytes_of_pool(make), _bytes_of_idle(make)) for name, make in makers.items()}
     theirs = rows["QueuePool"]
     figures = [
-        Figure(f"{what}, {name} / QueuePool", rows[name][index] / theirs[index])
+        Figure(f"{what}, {name} / QueuePool", rows[name][index] / theirs[index], target=limit)
         for name in ("GeventPool", "ConnectionPool")
-        for index, what in enumerate(("a new pool", "an idle connection"))
+        for index, (what, limit) in enumerate(
+            (("a new pool", None), ("an idle connection", OF_IDLE))
+        )
     ]
     table = Table(
         ["bytes", "a new pool", "an idle connection"],

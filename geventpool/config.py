@@ -338,17 +338,18 @@ class PoolConfig:
 
 
 _FIELDS: Final = {one.name: one.metadata["setting"] for one in fields(PoolConfig)}
+_NUMBER: Final = replace(or_none(ANY_WHOLE), takes_none=False)  # which means "not given"
 SETTINGS: Final[Mapping[str, Setting]] = {
     **_FIELDS,
     "pool_size": Setting(
         None,
         "with `max_overflow` the hard cap, as in `QueuePool`; 0: none",
-        or_none(ANY_WHOLE),
+        _NUMBER,
     ),
     "max_overflow": Setting(
         None,
         f"is added to `pool_size`; -1: no cap; {DEFAULT_MAX_OVERFLOW} if only that is given",
-        or_none(ANY_WHOLE),
+        _NUMBER,
     ),
     "profile": Setting(
         None,

@@ -1,16 +1,14 @@
 #!/usr/bin/env bash
-# All tests: run_tests.sh PYTHON. In two lines beside each other, because most of them wait for servers.
+# All tests: run_tests.sh PYTHON. In three lines beside each other, because most of them wait for servers.
 set -uo pipefail
 python=$1
-log=.cache/tests.log
-mkdir -p .cache
+logs=.cache/tests
+mkdir -p $logs
 
-# The peers' own, then ours under fire and under load. Each file is a process of its own: what counts time
-# is not to meet the garbage of all the others.
-second=(tests/peers tests/stress/test_*.py tests/integration/test_{django,gunicorn,gunicorn_in_earnest,loadtests}.py)
-second_line() {
+# What counts time is not to meet the garbage of all the others: each file is a process of its own.
+each() {
     local ended=0
-    for tests in "${second[@]}"; do
+    for tests in "$@"; do
         echo "$tests"
         # Some tests of the peers are other programs, which take minutes.
         "$python" -m pytest -q -o faulthandler_timeout=600 "$tests" || ended=1
@@ -18,16 +16,32 @@ second_line() {
     return $ended
 }
 
-set -m # so that it is a group of its own, which can be ended as a whole
-second_line >$log 2>&1 &
-group=$!
+alone=(tests/integration/test_{gunicorn,gunicorn_in_earnest,loadtests,django}.py)
+with_servers() {
+    "$python" -m pytest --durations 10 tests/integration "${alone[@]/#/--ignore=}"
+    local first=$?
+    each "${alone[@]:0:3}" && [ $first = 0 ]
+}
+
+under_fire() {
+    each tests/peers tests/stress/test_*.py tests/integration/test_django.py
+}
+
+set -m # so that each is a group of its own, which can be ended as a whole
+with_servers >$logs/with_servers.log 2>&1 &
+servers=$!
+under_fire >$logs/under_fire.log 2>&1 &
+fire=$!
 set +m
-trap 'kill -- -$group 2>/dev/null' EXIT
-"$python" -m pytest --durations 10 "${second[@]/#/--ignore=}"
+trap 'kill -- -$servers -$fire 2>/dev/null' EXIT
+"$python" -m pytest --durations 10 tests/unit tests/property
 first=$?
 [ $first -lt 2 ] || exit $first # interrupted
-echo "Waiting for the others; see $log"
-wait $group
-ended=$?
-cat $log
+ended=0
+for line in $servers:with_servers $fire:under_fire; do
+    log=$logs/${line#*:}.log
+    echo "Waiting for the others; see $log"
+    wait "${line%:*}" || ended=1
+    cat "$log"
+done
 [ $first = 0 ] && [ $ended = 0 ]

@@ -407,10 +407,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited ignored
     drivers = {"mariadb": "pymysql", "postgresql": "psycopg"}
-    with SERVERS[sys.argv[1]]() as server:
+    with contextlib.suppress(KeyboardInterrupt), SERVERS[sys.argv[1]]() as server:
         print(server.url(drivers[server.name]), flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.pause()
+        signal.pause()
 
 
 if __name__ == "__main__":

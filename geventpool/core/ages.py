@@ -109,7 +109,6 @@ class Ages:
         self.forget(entry)
         if is_only_due or entry.expires_at > -math.inf:  # else it was told to be replaced
             entry.expires_at = entry.opened_at + lifetime
-            entry.sure_until = min(entry.sure_until, entry.expires_at)
             self._await(entry, lifetime)
 
     def distrust(self, entry: Entry, now: float) -> bool:

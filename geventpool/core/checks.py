@@ -46,7 +46,7 @@ class Checks:
             return False
         if not has_same_socket(entry):  # it has reconnected by itself
             self._upkeep.watch(entry)
-        if now < entry.sure_until and not entry.is_suspect:
+        if now - entry.idle_since < entry.sure_for and not entry.is_suspect:
             return True
         if deadline <= now:
             # timeout=0 never switches: somebody else checks, the next caller has the use of it.
@@ -89,8 +89,14 @@ class Checks:
         if is_fit:
             self._release(entry, True, True)
 
-    def why_not_fit(self, entry: Entry, now: float) -> str:
-        """The cause for which an entry that has come back is not kept; empty: it is."""
+    def is_fit(self, entry: Entry, now: float) -> bool:
+        """Looks at an entry that has come back in doubt; discards what is not kept. Never switches."""
+        why_not = self._why_not_fit(entry, now)
+        if why_not:
+            self._discard(entry, why_not)
+        return not why_not
+
+    def _why_not_fit(self, entry: Entry, now: float) -> str:
         if entry.is_suspect:
             entry.is_suspect = False
             if is_dead(entry, self._pool.handlers):

@@ -30,8 +30,8 @@ class Entry:
         expires_at: from then on the entry is replaced instead of lent.
         idle_since: when it was last returned.
         taken_at: when it was last lent.
-        sure_for: for so many seconds after its return it need not be pinged.
-        sure_until: until then an idle entry may be lent if its socket is quiet.
+        sure_for: for so many seconds after its return it may be lent without a ping, if its socket is
+            quiet.
         quiet_until: until then its socket was looked at a moment ago.
         is_suspect: something happened on its socket: ping before it is lent.
         watch: the hub's `core.watch.Watch`, if its socket is in that.
@@ -64,7 +64,6 @@ class Entry:
         "stack",
         "state",
         "sure_for",
-        "sure_until",
         "taken_at",
         "tell",
         "waited",
@@ -79,7 +78,6 @@ class Entry:
         self.idle_since = 0.0
         self.taken_at = 0.0
         self.sure_for = 0.0
-        self.sure_until = 0.0
         self.quiet_until = 0.0
         self.is_suspect = False
         self.watch: Any = None

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import gevent
 
@@ -72,31 +72,46 @@ class Listener:
         """A commit or a rollback is about to be sent through SQLAlchemy or Django."""
 
 
+class Pool(Protocol):
+    """What is known here of a pool."""
+
+    listener: Listeners | None
+    mailbox: Any
+
+    @property
+    def is_here(self) -> bool:
+        """Does the calling thread own it?"""
+
+
 class Listeners(Listener):
     """All listeners of one pool, as one. Each is asked only for what it has a method of its own.
 
+    It is the pool's `listener` as long as there is anybody. Whoever uses that looks at it once, because
+    another thread may take the last one out meanwhile.
+
     Args:
-        pool: how the pool is called, when one of them has raised.
-        post: has something called in the hub that owns the pool, from whatever thread.
-        left: called when the last one has gone.
+        pool: whose.
     """
 
-    def __init__(
-        self, pool: object, post: Callable[..., object], left: Callable[[], object]
-    ) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._post = post
-        self._left = left
-        self.all: tuple[Listener, ...] = ()
+        self._members: dict[int, Listener] = {}  # by id: others may be equal
         self._of: dict[str, list[tuple[Listener, Callable[..., Any]]]] = {}
+
+    @property
+    def all(self) -> tuple[Listener, ...]:
+        """Who is told."""
+        return tuple(self._members.values())
 
     def add(self, listener: Listener) -> None:
         """One more is told from now on. Never switches."""
-        self._set((*self.all, listener))
+        self._members[id(listener)] = listener
+        self._changed()
 
     def remove(self, listener: Listener) -> None:
         """One is told nothing more. Never switches."""
-        self._set(tuple(one for one in self.all if one is not listener))
+        self._members.pop(id(listener), None)
+        self._changed()
 
     def lent(self, entry: Entry, seconds: float) -> None:
         """Tells all."""
@@ -155,18 +170,25 @@ class Listeners(Listener):
                 self._dismiss(listener)
         return value
 
-    def _set(self, listeners: tuple[Listener, ...]) -> None:
-        self.all = listeners
-        self._of = {event: [*_methods(listeners, event)] for event in _EVENTS}
-        if not listeners:
-            self._left()
+    def _changed(self) -> None:
+        is_told: tuple[Listener, ...] | None = None
+        while is_told != self.all:  # another thread may have changed it meanwhile
+            is_told = self.all
+            self._of = {event: [*_methods(is_told, event)] for event in _EVENTS}
+            self._pool.listener = self if is_told else None
 
     def _dismiss(self, listener: Listener) -> None:
         """A listener has raised, which is handled now: the pool goes on without it. Never switches."""
         self.remove(listener)
+        pool = self._pool
         message = "%r: its listener %r has raised an error, and is told nothing more"
-        tell = partial(log.error, message, self._pool, listener, exc_info=sys.exc_info()[1])
-        self._post(gevent.spawn_raw, tell)
+        tell = partial(log.error, message, pool, listener, exc_info=sys.exc_info()[1])
+        if pool.is_here:
+            gevent.spawn_raw(tell)
+        elif pool.mailbox is not None:  # a user's thread, which may have no hub that runs
+            pool.mailbox.post(gevent.spawn_raw, tell)
+        else:  # nobody owns the pool yet, such as after a fork: nothing in it is interrupted
+            tell()
 
 
 _EVENTS: Final = [name for name in vars(Listener) if not name.startswith("_")]

@@ -16,15 +16,17 @@ from gevent._hub_local import get_hub_if_exists
 
 from ..config import PoolConfig
 from ..errors import ConfigError, PoolClosed
+from ..setting import read_number
 from ..sizing import SizingPolicy
 from . import causes, registry, threads
 from .checks import Checks
 from .clock import Clock
 from .closing import close_retired
-from .entry import CLOSED, CLOSING, IDLE, IN_USE, Entry
+from .entry import IDLE, IN_USE, Entry
 from .handlers import Handlers
 from .ledger import Ledger
 from .line import Line
+from .listener import Listener
 from .owners import clear_owner
 from .registry import is_gone, look_for_fork, unforked
 from .shared import NO_HUB, Shared
@@ -85,10 +87,9 @@ class ResourcePool(Shared):
         """
         if (not unforked or get_hub_if_exists() is not self.hub) and not threads.claim(self):
             return threads.acquire(self, timeout, is_new)
-        now = self.clock.now()
+        now, ledger = self.clock.now(), self.ledger
         if not self.config.cleaner:
             self.upkeep.react(now)
-        ledger = self.ledger
         if self.line.callers or not ledger.idle:
             if is_new and self.is_dormant:
                 self._wake()
@@ -100,21 +101,17 @@ class ResourcePool(Shared):
             ledger.in_use = in_use = ledger.in_use + 1
             entry.taken_at = now
             self.policy.took(now, in_use)
-            watch = entry.watch
             try:  # as in `is_quiet`, for one frame less
-                if watch is not None and (events := watch.poll(0, FEW)):
+                if (watch := entry.watch) is not None and (events := watch.poll(0, FEW)):
                     watch.tell(events)  # perhaps of this one
+                was_quiet = now < entry.quiet_until and (
+                    entry.socket_of(entry.resource) == entry.socket
+                )
                 is_sure = (
-                    now < entry.sure_until
+                    now - entry.idle_since < entry.sure_for
+                    and now < entry.expires_at
                     and not entry.is_suspect
-                    and (
-                        (
-                            now < entry.quiet_until
-                            and entry.socket_of(entry.resource) == entry.socket
-                        )
-                        or entry.fd < 0
-                        or is_quiet(entry, now)
-                    )
+                    and (was_quiet or entry.fd < 0 or is_quiet(entry, now))
                 )
             except Exception:  # it has no socket any more
                 is_sure = False
@@ -124,14 +121,8 @@ class ResourcePool(Shared):
         entry.owner = owner = getcurrent()  # as in `Owners.own`
         if isinstance(owner, Greenlet):
             owner.rawlink(entry)
-        if self.upkeep.waiting.owners.records_stacks:
-            entry.stack = capture(1)
-        if self.listener is not None:
-            try:
-                self.listener.lent(entry, self.clock.now() - now)
-            except BaseException:  # it has switched, which it must not, and was killed there
-                self.discard(entry, causes.CHECK_INTERRUPTED)
-                raise
+        if self.listener is not None or self.upkeep.waiting.owners.records_stacks:
+            self._tell_lent(entry, now)
         return entry
 
     def release(self, entry: Entry, is_clean: bool = False, is_callers: bool = True) -> None:
@@ -147,13 +138,9 @@ class ResourcePool(Shared):
         Raises:
             AssertionError: the entry is not lent (it was released twice).
         """
-        if get_hub_if_exists() is not self.hub:
+        if get_hub_if_exists() is not self.hub or entry.state is not IN_USE:
             threads.release(self, entry, is_clean)
             return
-        if entry.state is not IN_USE:
-            if entry.state in (CLOSING, CLOSED):
-                return  # reclaimed, or from before a fork: the parent's
-            raise AssertionError(f"bug: released an entry that is {entry.state}")
         try:
             is_clean = is_clean or self.handlers.is_clean(entry.resource)
         except BaseException:
@@ -162,11 +149,9 @@ class ResourcePool(Shared):
         if not is_clean and not (self.reset(entry) and entry.state is IN_USE):
             return
         now, ledger = self.clock.now(), self.ledger
-        if entry.is_suspect or now >= entry.expires_at or self.is_shrinking:
-            why_not = self._checks.why_not_fit(entry, now)
-            if why_not:
-                self.discard(entry, why_not)
-                return
+        is_fit = not (entry.is_suspect or now >= entry.expires_at or self.is_shrinking)
+        if not is_fit and not self._checks.is_fit(entry, now):
+            return
         owner = entry.owner  # as in `clear_owner`
         if owner is not None:
             entry.owner = entry.stack = None
@@ -174,12 +159,8 @@ class ResourcePool(Shared):
                 owner.unlink(entry)
         held = now - entry.taken_at if is_callers else 0.0
         self.counters.hold_seconds += held
-        if self.listener is not None and is_callers:
-            try:
-                self.listener.returned(entry, held)
-            except BaseException:  # as in `acquire`
-                self.discard(entry, causes.RESET_FAILED)
-                raise
+        if is_callers and (listener := self.listener) is not None:
+            self._tell_returned(listener, entry, held)
         if self.line.callers:
             if is_callers:
                 self.line.patience.held(held)
@@ -189,12 +170,8 @@ class ResourcePool(Shared):
         ledger.in_use = in_use = ledger.in_use - 1
         ledger.idle.append(entry)
         self.policy.fell(now, in_use)
-        entry.idle_since = now
-        entry.waited = 0.0
-        sure_until = now + entry.sure_for
-        entry.sure_until = sure_until if sure_until < entry.expires_at else entry.expires_at
-        upkeep = self.upkeep
-        rings_at = upkeep.alarm.at
+        entry.idle_since, entry.waited = now, 0.0
+        upkeep, rings_at = self.upkeep, self.upkeep.alarm.at
         if upkeep.waiting.draining.waiters or (
             len(ledger.idle) + in_use > self.config.min_idle
             and (rings_at == math.inf or (not in_use and rings_at > now + SOON))
@@ -245,6 +222,8 @@ class ResourcePool(Shared):
         Returns:
             None: nothing is idle, and nothing has come back within so many seconds, or could.
         """
+        if not self.is_here:
+            return None  # the process has forked, and nobody owns the child's pool yet
         ledger, now = self.ledger, self.clock.now()
         entry = self._take_idle(now)
         if entry is not None:
@@ -269,7 +248,7 @@ class ResourcePool(Shared):
         upkeep.ages.due_when_returned.clear()
         opening = upkeep.in_flight.values() if is_opening_too else ()
         for entry in (*self.ledger.entries, *opening):
-            entry.expires_at = entry.sure_until = -math.inf
+            entry.expires_at = -math.inf
 
     def distrust(self, entry: Entry, why: str) -> None:
         """Something says that this entry, and so all of its age, is of no use. Never switches.
@@ -311,14 +290,15 @@ class ResourcePool(Shared):
         use when released.
 
         Args:
-            most: 0 or more; `math.inf`: the settings alone count.
+            most: 0 or more, rounded down; `math.inf`: the settings alone count.
 
         Raises:
             ConfigError: it is no number, or negative.
         """
-        if not most >= 0:
+        granted = read_number("grant", most, "0 or more, or math.inf")
+        if granted < 0:
             raise ConfigError("grant", most, "give 0 or more, or math.inf")
-        self.ledger.cap.granted = most
+        self.ledger.cap.granted = granted if granted == math.inf else math.floor(granted)
         self._changed()
 
     @threads.in_owners_thread
@@ -465,6 +445,25 @@ class ResourcePool(Shared):
             entry.taken_at = now
             self.policy.rose(now, self.ledger.in_use)
         return entry
+
+    def _tell_lent(self, entry: Entry, asked_at: float) -> None:
+        """What is to be noted of an entry that its caller is about to get, by those who asked for it."""
+        if self.upkeep.waiting.owners.records_stacks:
+            entry.stack = capture(2)
+        listener = self.listener
+        if listener is not None:
+            try:
+                listener.lent(entry, self.clock.now() - asked_at)
+            except BaseException:  # it has switched, which it must not, and was killed there
+                self.discard(entry, causes.CHECK_INTERRUPTED)
+                raise
+
+    def _tell_returned(self, listener: Listener, entry: Entry, held: float) -> None:
+        try:
+            listener.returned(entry, held)
+        except BaseException:  # as in `_tell_lent`
+            self.discard(entry, causes.RESET_FAILED)
+            raise
 
     def _changed(self) -> None:
         """The settings, or the cap."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from gevent._hub_local import get_hub_if_exists
@@ -72,7 +71,8 @@ class Shared:
         self.clock: Clock = clock or HubClock()
         self.hub: Any = NO_HUB
         self.mailbox: Any = None
-        self.listener: Listeners | None = None
+        self.listener: Listeners | None = None  # `_listeners`, if there are any
+        self._listeners = Listeners(self)
 
     def note_shrinking(self) -> None:
         """To be called when one of the three has changed. Never switches."""
@@ -89,18 +89,15 @@ class Shared:
     @property
     def listeners(self) -> tuple[Listener, ...]:
         """Who is told of everything."""
-        return () if self.listener is None else self.listener.all
+        return self._listeners.all
 
     def add_listener(self, listener: Listener) -> None:
-        """One more is told of everything from now on. Never switches."""
-        if self.listener is None:
-            self.listener = Listeners(self, self._post, self._has_no_listener)
-        self.listener.add(listener)
+        """One more is told of everything from now on. In any thread. Never switches."""
+        self._listeners.add(listener)
 
     def remove_listener(self, listener: Listener) -> None:
-        """It is told nothing more. Never switches."""
-        if self.listener is not None:
-            self.listener.remove(listener)
+        """It is told nothing more. In any thread. Never switches."""
+        self._listeners.remove(listener)
 
     @property
     def is_here(self) -> bool:
@@ -109,13 +106,3 @@ class Shared:
 
     def __repr__(self) -> str:
         return f"<{printable(self.name)} ({self.ledger!r}, waiting {self.line.length})>"
-
-    def _post(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Has something called in the owner's hub; here, if it is this thread's."""
-        if self.is_here:
-            function(*arguments)
-        else:  # a user's thread, which may have no hub that runs
-            self.mailbox.post(function, *arguments)
-
-    def _has_no_listener(self) -> None:
-        self.listener = None

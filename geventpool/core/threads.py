@@ -128,10 +128,14 @@ def acquire(pool: Pool, timeout: float | None, is_new: bool) -> Entry:
 
 
 def release(pool: Pool, entry: Entry, is_clean: bool) -> None:
-    """`release` for a thread that does not own the pool: resets here, where the resource was used."""
-    registry.look_for_fork()
-    if entry.state is not IN_USE:
+    """`release` for a thread that does not own the pool: resets here, where the resource was used.
+
+    Also of what is not lent: it was reclaimed, or is from before a fork, the parent's; else it is a bug.
+    """
+    if registry.is_gone(entry):
         return
+    if entry.state is not IN_USE:
+        raise AssertionError(f"bug: released an entry that is {entry.state}")
     try:
         is_clean = is_clean or pool.handlers.is_clean(entry.resource)
     except BaseException:

@@ -175,11 +175,11 @@ class Upkeep:
             pool.counters.hold_seconds += held
             pool.policy.fell(now, pool.ledger.in_use)
             self.waiting.draining.notify()
-        if pool.listener is not None:
+        listener = pool.listener
+        if listener is not None:
             if was_in_use:
-                pool.listener.returned(entry, held)
-            if pool.listener is not None:
-                pool.listener.closed(entry, cause)
+                listener.returned(entry, held)
+            listener.closed(entry, cause)
 
     def closed(self, entry: Entry) -> None:
         """A retired entry's resource is gone. Never switches."""
@@ -312,6 +312,8 @@ class Upkeep:
         return math.inf
 
     def _open(self, entry: Entry) -> None:
+        if self.is_over:
+            return  # the process forked before this had its first turn; the books are the child's
         pool, ledger = self._pool, self._pool.ledger
         started = pool.clock.now()
         try:
@@ -343,8 +345,9 @@ class Upkeep:
         ledger, now = pool.ledger, pool.clock.now()
         self.pace.succeeded(now - started)
         pool.counters.opened += 1
-        if pool.listener is not None:
-            pool.listener.opened(entry, now - started)
+        listener = pool.listener
+        if listener is not None:
+            listener.opened(entry, now - started)
         entry.opened_at = now
         ledger.opened(entry)
         self.waiting.owners.add(entry)
@@ -360,7 +363,6 @@ class Upkeep:
             return
         ledger.put(entry)
         entry.idle_since = now
-        entry.sure_until = min(now + entry.sure_for, entry.expires_at)
         why_not = pool.why_not_kept()
         if why_not:
             self.discard(entry, why_not)

@@ -154,8 +154,9 @@ class Waiting:
         """A caller gets an error for want of an entry. Never switches."""
         pool = self._pool
         pool.counters.timeout_reasons[why] += 1
-        if pool.listener is not None:
-            pool.listener.refused(why)
+        listener = pool.listener
+        if listener is not None:
+            listener.refused(why)
 
     def _why(self, now: float, since: float, blocked_before: float) -> str:
         """What a caller that began to wait at `since` has waited for."""
@@ -246,9 +247,10 @@ class Waiting:
         pool.counters.waited(waited, why)
         if self.draining.waiters:
             self.draining.notify()
-        if pool.listener is not None:
+        listener = pool.listener
+        if listener is not None:
             try:
-                pool.listener.waited(waited, why)
+                listener.waited(waited, why)
             except BaseException:
                 if entry is not None:
                     self._leave(waiter)

@@ -184,8 +184,9 @@ class PooledWrapper(_Base):
     def _tell_of_end(self) -> None:
         look_for_fork()
         loan = self._loan
-        if loan is not None and loan.core.listener is not None:
-            loan.core.listener.transaction_ending(loan.entry)
+        listener = None if loan is None else loan.core.listener
+        if loan is not None and listener is not None:
+            listener.transaction_ending(loan.entry)
 
     def _commit(self) -> Any:
         self._tell_of_end()

@@ -13,17 +13,23 @@ from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
-from .figures import Histogram
+from ..core.stats import GAUGE, HISTOGRAM, METRICS
+from .figures import FIGURES, Histogram
 from .observer import Observer
 
 _NAME = "db.client.connection.pool.name"
 _STATE = "db.client.connection.state"
 _PREFIX = "db.client.connection."
-_HISTOGRAMS = (
-    ("open", "create_time", "What opening a connection took"),
-    ("acquire", "wait_time", "From asking for a connection to having it"),
-    ("hold", "use_time", "For how long a connection was lent"),
-)
+_NAMES = {
+    "min_idle": "idle.min",
+    "max_size": "max",
+    "waiting": "pending_requests",
+    "timeouts": "timeouts",
+    "open": "create_time",
+    "acquire": "wait_time",
+    "hold": "use_time",
+}
+_UNITS = {"waiting": "{request}", "timeouts": "{timeout}"}
 
 
 def instrument(*observers: Observer, meter_provider: MeterProvider | None = None) -> None:
@@ -52,20 +58,19 @@ def instrument(*observers: Observer, meter_provider: MeterProvider | None = None
 
     up_down = meter.create_observable_up_down_counter
     up_down(f"{_PREFIX}count", [count], "{connection}", "Connections by state")
-    up_down(
-        f"{_PREFIX}idle.min", figure("min_idle"), "{connection}", "Idle ones that are never closed"
-    )
-    up_down(f"{_PREFIX}max", figure("max_size"), "{connection}", "Hard cap of connections")
-    up_down(f"{_PREFIX}pending_requests", figure("waiting"), "{request}", "Callers in line")
-    meter.create_observable_counter(
-        f"{_PREFIX}timeouts", figure("timeouts"), "{timeout}", "Callers that got no connection"
-    )
-    for field, name, text in _HISTOGRAMS:
-        instrument_of = meter.create_histogram(f"{_PREFIX}{name}", "s", text)
+    for one in (*METRICS, *FIGURES):
+        if one.name not in _NAMES:
+            continue
+        name = f"{_PREFIX}{_NAMES[one.name]}"
+        if one.kind != HISTOGRAM:
+            make = up_down if one.kind == GAUGE else meter.create_observable_counter
+            make(name, figure(one.name), _UNITS.get(one.name, "{connection}"), one.help)
+            continue
+        instrument_of = meter.create_histogram(name, "s", one.help)
         for observer in kept:
-            before = getattr(observer.figures, field)
+            before = getattr(observer.figures, one.name)
             recording = _Recording(before, instrument_of, {_NAME: observer.name})
-            setattr(observer.figures, field, recording)
+            setattr(observer.figures, one.name, recording)
 
 
 class _Recording(Histogram):

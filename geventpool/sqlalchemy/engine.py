@@ -10,7 +10,7 @@ from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.pool.base import reset_rollback
 from sqlalchemy.util import get_cls_kwargs
 
-from ..config import SETTINGS, make_config
+from ..config import SETTINGS, change, make_config, without_not_given
 from ..errors import ConfigError
 from .memory import why_kept
 from .pool import GeventPool
@@ -23,8 +23,9 @@ _PREFIX = "geventpool_"
 def wrap(engine: Engine, **settings: Any) -> Engine:
     """Gives an engine that exists a `GeventPool` in place of its pool.
 
-    The cap, timeout, recycle, pre-ping and listeners of the pool before are kept, unless a setting says
-    otherwise. Its idle connections are closed. An engine that has a `GeventPool` is only configured.
+    The cap, timeout, recycle, pre-ping and listeners of the pool before are kept, unless a setting, or
+    what the profile sets, says otherwise. Its idle connections are closed. An engine that has a
+    `GeventPool` is only configured.
 
     Args:
         engine: the engine; returned for convenience.
@@ -53,20 +54,20 @@ def wrap(engine: Engine, **settings: Any) -> Engine:
 
 def _like(old: Pool, settings: dict[str, Any]) -> GeventPool:
     """A pool of ours with the settings and listeners of another, unless `settings` say otherwise."""
+    before = {
+        "timeout": getattr(old, "_timeout", 30.0),
+        "recycle": old._recycle,
+        "pre_ping": old._pre_ping,
+        **_style_of(old),
+    }
     queue: Any = getattr(old, "_pool", None)
     overflow = getattr(old, "_max_overflow", None)
-    given_cap = settings.keys() & {"pool_size", "max_overflow", "max_size", "profile"}
-    if hasattr(queue, "maxsize") and overflow is not None and not given_cap:
-        settings = {"pool_size": queue.maxsize, "max_overflow": overflow, **settings}
+    if hasattr(queue, "maxsize") and overflow is not None:
+        before |= {"pool_size": queue.maxsize, "max_overflow": overflow}
+    given = change(before, without_not_given(settings))
     return GeventPool(
         old._creator,
-        **{
-            "timeout": getattr(old, "_timeout", 30.0),
-            "recycle": old._recycle,
-            "pre_ping": old._pre_ping,
-            **_style_of(old),
-            **settings,
-        },
+        **{**given, "profile": settings.get("profile")},
         echo=old.echo,
         logging_name=old._orig_logging_name,
         dialect=old._dialect,

@@ -85,15 +85,8 @@ class GeventPool(RecordPool, _Arguments):
         _dispatch: Any = None,
         **settings: Any,
     ) -> None:
-        given = {
-            "profile": profile,
-            "pool_size": pool_size,
-            "max_overflow": max_overflow,
-            "timeout": timeout,
-            "use_lifo": use_lifo,
-            **settings,
-        }
-        self._given = without_not_given(given)
+        settings |= {"profile": profile, "pool_size": pool_size, "max_overflow": max_overflow}
+        self._given = without_not_given({**settings, "timeout": timeout, "use_lifo": use_lifo})
         self.config = config = make_config(**self._given)
         if echo is None and profile is not None:
             echo = profile_settings(profile).get("echo")

@@ -193,7 +193,6 @@ def test_pre_ping_finds_what_somebody_between_has_dropped_without_a_sign(
         if kind is GeventPool:
             [entry] = engine.pool.core.ledger.entries  # type: ignore[attr-defined]
             entry.idle_since -= 1.0  # as if it had been given back a second ago
-            entry.sure_until -= 1.0
         assert ask() == 7
         engine.dispose()
 

@@ -160,7 +160,6 @@ class Scene:
         """As if what is idle had been so for an hour."""
         for entry in self.pool.core.ledger.idle:
             entry.idle_since -= 3600
-            entry.sure_until = 0.0
 
     def observe_again(self) -> None:
         """After the server was gone."""

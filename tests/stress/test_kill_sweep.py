@@ -169,7 +169,6 @@ class Sweep:
     def pinging(self) -> None:
         for entry in self.pool.core.ledger.idle:
             entry.is_suspect = True  # as if something had happened on its socket
-            entry.sure_until = 0.0
         self.transaction()
 
     def disposing(self) -> None:

@@ -75,6 +75,29 @@ def test_whatever_the_child_does_first_its_pool_is_empty_and_says_nothing(
     assert {entry.state for entry in parents} == {"closed"}
 
 
+def test_what_cancels_for_the_parent_borrows_nothing_in_the_child(driver: FakeDriver) -> None:
+    """It goes on there, too; nobody owns the child's pool yet, and so nothing could come back to it."""
+    pool = a_pool(driver)
+    pool.connection().close()
+    fork()
+    registry.look_for_fork()
+    assert pool.core.acquire_first(1) is None
+    assert (driver.attempts, pool.stats().size) == (1, 0)
+
+
+def test_an_open_that_had_not_begun_at_the_fork_is_not_begun_in_the_child(driver, clock) -> None:
+    """As of a pool that is warmed up, after which the process forks without a turn of the hub."""
+    driver.connect_time = 1
+    pool = a_pool(driver, clock=clock)
+    pool.warm_up()
+    assert pool.stats().opening == 1
+    fork()
+    registry.look_for_fork()
+    settle()
+    pool.core.ledger.check()
+    assert (driver.attempts, pool.stats().size) == (0, 0)
+
+
 def test_who_was_in_line_at_the_fork_is_not_served_with_what_is_the_parents(
     driver: FakeDriver,
 ) -> None:

@@ -79,9 +79,22 @@ def test_warming_up_stays_below_the_grant(driver, clock) -> None:
     assert len(driver.open_connections) == 2
 
 
-@pytest.mark.parametrize("most", [-1, math.nan, -math.inf])
+@pytest.mark.parametrize("most", [-1, math.nan, -math.inf, None, "many"])
 def test_what_is_no_number_of_connections_is_refused(driver, most: Any) -> None:
     pool = ConnectionPool(driver.connect)
     with pytest.raises(ConfigError, match="grant"):
         pool.core.grant(most)
     assert pool.stats().max_size == pool.config.max_size
+
+
+def test_a_part_of_a_connection_is_none(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=5, min_idle=1, reclaim_after=None)
+    pool.core.grant(0.5)
+    pool.warm_up()
+    clock.advance(1)
+    assert (driver.attempts, pool.stats().max_size) == (0, 0)
+    pool.core.grant(2.5)
+    callers = [gevent.spawn(pool.connection, timeout=1) for _ in range(3)]
+    clock.advance(2)
+    assert len(driver.open_connections) == pool.stats().max_size == 2
+    assert [caller.successful() for caller in callers] == [True, True, False]

@@ -159,6 +159,44 @@ def test_an_engine_is_wrapped_in_place(url: str, poolclass: Any) -> None:
     assert engine.pool.config.ping_after == 3
 
 
+OLD = {
+    "pool_size": 7,
+    "max_overflow": 3,
+    "pool_timeout": 4,
+    "pool_recycle": 280,
+    "pool_pre_ping": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({}, (10, 4, 280, True)),
+        ({"profile": "microservice"}, (15, 5, 1800, True)),
+        ({"profile": "microservice", "timeout": 9, "max_size": 3}, (3, 9, 1800, True)),
+        ({"profile": "testing"}, (1, 4, 3600, True)),
+        ({"pool_size": 4}, (7, 4, 280, True)),
+        ({"max_overflow": 0, "recycle": -1}, (7, 4, -1, True)),
+        ({"max_size": 12, "pre_ping": False, "timeout": None}, (12, None, 280, False)),
+        ({"profile": None, "pool_size": None}, (10, 4, 280, True)),
+    ],
+)
+def test_a_wrapped_engine_keeps_what_the_settings_and_their_profile_leave_open(
+    url: str, settings: dict[str, Any], kept: object
+) -> None:
+    pool: Any = wrap(create_engine(url, **OLD), **settings).pool
+    for one in (pool, pool.recreate()):
+        config = one.config
+        assert (config.max_size, config.timeout, config.recycle, config.pre_ping) == kept
+
+
+def test_a_wrapped_engine_logs_as_before_or_as_its_profile_says(url: str) -> None:
+    assert wrap(create_engine(url)).pool.echo is None
+    assert wrap(create_engine(url), profile="development").pool.echo is True
+    engine = create_engine(url, echo_pool=False)
+    assert wrap(engine, profile="development").pool.echo is False
+
+
 def test_what_cannot_be_wrapped_is_refused_with_the_reason(url: str) -> None:
     with pytest.raises(ConfigError, match="StaticPool shares one connection"):
         wrap(create_engine("sqlite://", poolclass=StaticPool))
