@@ -116,4 +116,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if seen is not None:
         counted = ("passed", "failed", "error", "skipped")
         of_all = {name: len(terminalreporter.stats.get(name, [])) for name in counted}
-        support_table.record(seen, config.args, of_all)
+        support_table.record(seen, config.args, config.option.keyword, of_all)

@@ -22,18 +22,20 @@ _END = "<!-- end of versions -->\n"
 _PACKAGES = ("SQLAlchemy", "Django", "gevent")
 
 
-def record(file: str, tests: list[str], outcomes: dict[str, int]) -> None:
+def record(file: str, tests: list[str], keyword: str, outcomes: dict[str, int]) -> None:
     """Adds what a run has seen to a file.
 
     Args:
         file: its path.
         tests: which were run, as given on the command line.
+        keyword: given by `-k`, if only those were run that match it.
         outcomes: how many `passed`, `failed`, had an `error`, were `skipped`.
     """
     from gevent import get_hub
 
     seen = {
-        "tests": ", ".join(_relative(one) for one in tests) or "tests",
+        "tests": ", ".join(map(_relative, tests or ["tests"]))
+        + (f" -k {keyword}" if keyword else ""),
         "python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},
         "loop": "libuv" if "libuv" in type(get_hub().loop).__module__ else "libev",
@@ -81,7 +83,7 @@ def _told(outcomes: dict[str, int]) -> str:
 
 
 def _relative(path: str) -> str:
-    return os.path.relpath(path.partition("::")[0], ROOT)
+    return os.path.relpath(ROOT / path.partition("::")[0], ROOT)
 
 
 def _version(package: str) -> str:

@@ -39,12 +39,12 @@ def test_a_run_that_has_failed_is_shown_as_that_and_the_last_of_equal_runs_count
 def test_what_a_run_records_can_be_made_a_row_of(tmp_path: Path) -> None:
     file = tmp_path / "folder" / "seen"
     test = str(support_table.ROOT / "tests" / "unit" / "test_config.py")
-    support_table.record(str(file), [f"{test}::test_one"], {"passed": 1})
-    support_table.record(str(file), [], {"failed": 1})
+    support_table.record(str(file), [f"{test}::test_one"], "one", {"passed": 1})
+    support_table.record(str(file), [], "", {"failed": 1})
     rows = support_table.table(file.read_text().splitlines()).splitlines()[2:]
     assert [row.split(" | ")[-2:] for row in rows] == [
         ["`tests`", "**1 failed**, 0 passed |"],
-        ["`tests/unit/test_config.py`", "1 passed |"],
+        ["`tests/unit/test_config.py -k one`", "1 passed |"],
     ]
 
 
