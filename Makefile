@@ -9,8 +9,8 @@ READY := $(VENV)/.ready
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1 \2/p' $(MAKEFILE_LIST) | while read name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
 
-demo: $(READY)  ## a Flask app under gunicorn and a changing load (DATABASE=sqlite|mysql|postgresql, or DATABASE_URL)
-	$(PY) examples/demo.py $(DATABASE)
+demo: $(READY)  ## a Flask app under gunicorn and a changing load, shown on a page (DATABASE=sqlite|mysql|postgresql, or DATABASE_URL; KEEP=1)
+	$(PY) examples/demo.py $(DATABASE) $(if $(KEEP),--keep)
 
 test: $(READY)  ## all tests, against real MariaDB, PostgreSQL and SQLite
 	-@$(PY) -m tools.system_packages mariadb postgresql prometheus pgbouncer haproxy chromium

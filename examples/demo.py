@@ -27,6 +27,7 @@ from demo_support.server import (
     Load,
     add_up,
     clients,
+    dashboard,
     database,
     gunicorn,
     read_stats,
@@ -54,8 +55,11 @@ RESULTS = Path(__file__).resolve().parent.parent / "build" / "demo"
     type=click.Path(dir_okay=False, path_type=Path),
     help="The picture's file; logs go beside it.  [default: build/demo/pool-DATABASE.png]",
 )
+@click.option("--keep", is_flag=True, help="Afterwards, keep the desk and its page until Ctrl-C.")
 @click.option("--no-color", is_flag=True, help="Plain text.")
-def main(kind: str, seconds: float, workers: int, plot: Path | None, no_color: bool) -> None:
+def main(
+    kind: str, seconds: float, workers: int, plot: Path | None, keep: bool, no_color: bool
+) -> None:
     """Run the order desk under gunicorn and a changing load, and watch its pools.
 
     mysql and postgresql start a private server of their own; DATABASE_URL names another one.
@@ -65,7 +69,7 @@ def main(kind: str, seconds: float, workers: int, plot: Path | None, no_color: b
     for number in (signal.SIGTERM, signal.SIGINT):  # a script's background job inherits it ignored
         signal.signal(number, _leave)
     try:
-        failed = run(console, kind, seconds, workers, plot)
+        failed = run(console, kind, seconds, workers, plot, keep)
     except DemoError as error:
         console.print(f"[bold red]The demo failed:[/] {error}", soft_wrap=True)
         sys.exit(1)
@@ -75,7 +79,7 @@ def main(kind: str, seconds: float, workers: int, plot: Path | None, no_color: b
     sys.exit(1 if failed else 0)
 
 
-def run(console: Console, kind: str, seconds: float, workers: int, plot: Path) -> bool:
+def run(console: Console, kind: str, seconds: float, workers: int, plot: Path, keep: bool) -> bool:
     """Do it all; whether any request failed."""
     plot.parent.mkdir(parents=True, exist_ok=True)
     log = plot.with_suffix(".gunicorn.log")
@@ -84,11 +88,18 @@ def run(console: Console, kind: str, seconds: float, workers: int, plot: Path) -
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="geventpool-")))
         console.print(f"Starting {kind} and gunicorn with {workers} workers …")
         url = stack.enter_context(database(kind, directory))
-        address = stack.enter_context(gunicorn(url, workers, directory, log)).url
+        snapshots = directory / "snapshots"
+        server = stack.enter_context(gunicorn(url, workers, directory, log, snapshots=snapshots))
+        address = server.url
+        page = stack.enter_context(dashboard(snapshots, directory))
         console.print(f"The order desk is at {address} with its default pool settings.")
+        console.print(f"[bold]Its pools are shown at {page}[/]")
         load = stack.enter_context(clients(address, seconds, plot.with_suffix(".clients.log")))
         watch(console, load, directory, seconds, history)
         total = add_up(read_stats(directory))
+        if keep:
+            console.print(f"\nThe page {page} and the desk are kept; Ctrl-C ends them.")
+            wait_for_ctrl_c()
     console.print()
     title = f"The pools of {workers} workers on {kind}"
     console.print(summary(title, load.said, total, max(history["size"], default=0)))
@@ -103,6 +114,15 @@ def run(console: Console, kind: str, seconds: float, workers: int, plot: Path) -
     draw(plot, f"geventpool on {kind}: {workers} gunicorn workers", seconds, history)
     console.print(f"Level and demand over time: {plot}", soft_wrap=True)
     return bool(load.said["errors"])
+
+
+def wait_for_ctrl_c() -> None:
+    """Until it is pressed, which then is no failure."""
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        pass
 
 
 def watch(

@@ -101,6 +101,7 @@ def gunicorn(
     stats: Path,
     log: Path,
     conf: Path = APP / "gunicorn.conf.py",
+    snapshots: Path | None = None,
 ) -> Iterator[Server]:
     """The order desk under gunicorn, on a free port of this machine, until the block ends.
 
@@ -110,11 +111,14 @@ def gunicorn(
         stats: the directory for the workers' figures.
         log: the file for all that gunicorn prints.
         conf: gunicorn's configuration.
+        snapshots: the directory where the workers publish what they see, for the page; `None`: they don't.
 
     Raises:
         DemoError: it doesn't start, or it doesn't end well.
     """
     environ = {**os.environ, "DATABASE_URL": database_url, "ORDER_DESK_STATS": str(stats)}
+    if snapshots is not None:
+        environ["GEVENTPOOL_SNAPSHOTS"] = str(snapshots)
     command = [sys.executable, "-m", "gunicorn", "--config", str(conf)]
     process = None
     try:
@@ -146,6 +150,36 @@ def gunicorn(
         raise DemoError(f"there is a traceback in gunicorn's log: {log}")
 
 
+@contextmanager
+def dashboard(snapshots: Path, directory: Path) -> Iterator[str]:
+    """The page with all pools, until the block ends; gives its address.
+
+    Args:
+        snapshots: where the workers publish.
+        directory: for the page's memory.
+
+    Raises:
+        DemoError: it doesn't start.
+    """
+    command = [sys.executable, "-m", "geventpool.cli", "dashboard", "--listen", "127.0.0.1:0"]
+    command += ["--snapshots", str(snapshots), "--memory", str(directory / "page.sqlite3")]
+    process = None
+    try:
+        with undisturbed():
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, text=True, start_new_session=True
+            )
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        if not address:
+            raise DemoError("the page didn't start: run `geventpool dashboard` to see why")
+        yield address
+    finally:
+        _stop(process)
+        if process is not None and process.stdout is not None:
+            process.stdout.close()
+
+
 def _wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
@@ -158,7 +192,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> Non
     raise DemoError(f"gunicorn didn't start; its log is {log} and ends so:\n{last_lines}")
 
 
-def _stop(process: subprocess.Popen[bytes] | None) -> int:
+def _stop(process: subprocess.Popen[Any] | None) -> int:
     """End a process and its children, if it was started: politely, then by force."""
     if process is None:
         return 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,29 @@ def test_ctrl_c_ends_the_demo_also_where_the_shell_has_it_ignored(
     assert process.returncode == 130
     assert "nothing is left running" in output
     assert errors == ""
+    assert left_running(str(tmp_path)) == []
+
+
+def test_the_page_shows_the_workers_and_is_kept_if_that_is_wanted(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        command("--seconds", "4", "--keep", "--plot", str(tmp_path / "pool.png")),
+        env=environment(str(tmp_path)),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            lines = iter(process.stdout.readline, "")
+            address = next(line.split()[-1] for line in lines if "shown at http" in line)
+            assert any("are kept" in line for line in lines)
+            with urllib.request.urlopen(f"{address}api/fleet", timeout=20) as answer:
+                fleet = json.load(answer)
+            assert fleet["processes"] == 2
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.stdout.read()
+            process.wait(40)
+    assert process.returncode == 0
     assert left_running(str(tmp_path)) == []
 
 
