@@ -125,8 +125,9 @@ class Folder:
         return found
 
     def write(self, row: Row) -> None:
-        """What a member tells of itself."""
-        os.pwrite(self.file.fd, row.pack(), MOST + row.slot * LENGTH)
+        """What a member tells of itself. On a full disk it may tell nothing: rows are hints."""
+        with suppress(OSError):
+            os.pwrite(self.file.fd, row.pack(), MOST + row.slot * LENGTH)
 
     def clear(self, slot: int) -> None:
         """Removes what a member has left behind that lives no more."""
@@ -138,7 +139,7 @@ class Folder:
 
     def remove_traces(self, slot: int) -> None:
         """The slot is ours: whatever is there is nobody's."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.unlink(str(slot), dir_fd=self.fd)
         with suppress(OSError):
             os.pwrite(self.file.fd, bytes(LENGTH), MOST + slot * LENGTH)

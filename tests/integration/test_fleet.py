@@ -33,6 +33,7 @@ class Workers:
             stdout=PIPE,
             bufsize=0,
         )
+        self.directory = directory
         self.pids: list[int] = []
         self._rest = b""
         assert self.answer() == ["ready"]
@@ -145,6 +146,8 @@ def test_killed_workers_and_failed_connects_cost_no_permit_and_the_server_sees_n
         workers.tell(pid, "return")
     assert count.most == SIZE
     assert count.samples > 50
+    (fleet,) = workers.directory.iterdir()
+    assert len(list(fleet.iterdir())) == WORKERS + 1, "the sockets of dead members are removed"
     assert "Too many connections" not in server.log.read_text()
 
 

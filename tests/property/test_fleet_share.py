@@ -7,6 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geventpool.fleet.rows import LENGTH, Row, rightful, smallest_size, unpack
 from geventpool.fleet.share import TURN, Need, next_turn, shares
 
 SIZES = st.integers(0, 60)
@@ -66,6 +67,22 @@ def test_nobody_starves_where_all_lack_something(size, number, turn) -> None:
 def test_nothing_idle_moves_because_of_the_time(size, members, now) -> None:
     if sum(member.needs for member in members) <= size:
         assert shares(size, members, now) == shares(size, members, now + 7.7 * TURN)
+
+
+@given(st.binary(max_size=40 * LENGTH), st.integers(0, 40), TIMES)
+def test_whatever_is_read_as_rows_makes_no_error_and_grants_no_more(read, asks, now) -> None:
+    rows = unpack(read)
+    assert sum(rightful(rows, now, asks).values()) <= smallest_size(rows)
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=7, max_size=7), st.booleans(), st.booleans())
+def test_a_row_is_read_as_it_was_written(numbers, is_short, is_aware) -> None:
+    row = Row(0, *numbers, is_short, is_aware, 1.5)
+    told = unpack(row.pack())
+    if numbers[0]:
+        assert told == [row._make((0, *(min(one, 10**9) for one in numbers), *row[-3:]))]
+    else:
+        assert not told
 
 
 @given(TIMES)
