@@ -32,7 +32,10 @@ class _HubTimer:
     __slots__ = ("_timer",)
 
     def __init__(self, seconds: float, call: Callable[[], object], ref: bool) -> None:
-        self._timer = get_hub().loop.timer(max(0.0, seconds), ref=ref)
+        loop = get_hub().loop
+        if seconds > 0.0:  # libuv counts milliseconds, and gevent warns of less
+            seconds = max(seconds, loop.approx_timer_resolution)
+        self._timer = loop.timer(max(0.0, seconds), ref=ref)
         # The loop's own idea of now is as old as its last turn: without the update a timer that is
         # started after a long computation would ring at once.
         self._timer.start(call, update=True)
