@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,17 @@ from sqlalchemy import create_engine
 import geventpool.observe
 from geventpool import ConfigError, ConnectionPool, PoolDeadlock, PoolTimeout
 from geventpool.cli import main
-from geventpool.doctor import Case, Deployment, Finding, Judgement, Level, Process, Target, examine
+from geventpool.doctor import (
+    CHECKS,
+    Case,
+    Deployment,
+    Finding,
+    Judgement,
+    Level,
+    Process,
+    Target,
+    examine,
+)
 from geventpool.doctor.finding import look, ok, unseen, wrong
 from geventpool.doctor.sources.gunicorn import read_deployment
 from geventpool.doctor.symptoms import SYMPTOMS, symptom_of
@@ -236,6 +247,8 @@ def test_gunicorns_settings_are_put_together_as_gunicorn_does(tmp_path: Path) ->
     assert read_deployment(None, None, 1, {"WEB_CONCURRENCY": "many"}) == Deployment()
     with pytest.raises(ConfigError, match="no such file"):
         read_deployment("nowhere.py", None, 1, {})
+    with pytest.raises(ConfigError, match="give a whole number"):
+        read_deployment(str(file), None, 1, {"GUNICORN_CMD_ARGS": "--timeout soon"})
     file.write_text("1 / 0")
     with pytest.raises(ConfigError, match="ZeroDivisionError"):
         read_deployment(str(file), None, 1, {})
@@ -261,6 +274,13 @@ def test_an_unknown_symptom_is_refused_with_the_known_ones() -> None:
         assert symptom_of(name) == name
     with pytest.raises(ConfigError, match="gone away"):
         symptom_of("purple")
+
+
+def test_the_docs_have_each_check_that_can_find_a_fault() -> None:
+    docs = (Path(__file__).parents[2] / "docs/doctor.md").read_text()
+    named = set(re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \|", docs, re.MULTILINE))
+    only_unseen = {"pools.published", "server.rights"}
+    assert named == CHECKS.keys() - only_unseen
 
 
 def test_the_exit_code_says_the_worst() -> None:
