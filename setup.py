@@ -99,6 +99,7 @@ setup(
     },
     entry_points={
         "console_scripts": ["geventpool = geventpool.cli:main"],
+        "flask.commands": ["geventpool = geventpool.flask:commands"],
         "sqlalchemy.plugins": ["geventpool = geventpool.sqlalchemy:GeventPoolPlugin"],
     },
     classifiers=[

@@ -16,6 +16,7 @@ import gevent
 import pytest
 from click.testing import CliRunner
 from flask import Flask
+from flask.cli import ScriptInfo
 from flask_sqlalchemy import SQLAlchemy
 from gevent.monkey import get_original
 from sqlalchemy import create_engine
@@ -39,6 +40,7 @@ from geventpool.doctor.sources.gunicorn import read_deployment
 from geventpool.doctor.symptoms import SYMPTOMS, symptom_of
 from geventpool.doctor.tell import exit_code
 from geventpool.flask import GeventPool as Extension
+from geventpool.flask import commands
 from geventpool.observe.snapshot import snapshot
 from geventpool.testing import FakeDriver
 
@@ -391,14 +393,19 @@ def test_flask_geventpool_doctor_is_the_same(
     app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{tmp_path / 'shop.db'}"
     database = SQLAlchemy(app)
     Extension(app, database)
-    done = app.test_cli_runner().invoke(args=["geventpool", "doctor", "--workers", "2", "--json"])
+
+    def invoke(*arguments: str) -> Any:
+        loaded = ScriptInfo(create_app=lambda: app)
+        return CliRunner().invoke(commands, ["doctor", *arguments], obj=loaded)
+
+    done = invoke("--workers", "2", "--json")
     told = json.loads(done.output)
     assert done.exit_code == 1
     assert told["verdict"] == "look"
     assert [one["check"] for one in told["findings"] if one["verdict"] == "look"] == [
         "driver.sqlite"
     ]
-    done = app.test_cli_runner().invoke(args=["geventpool", "doctor", "--symptom", "purple"])
+    done = invoke("--symptom", "purple")
     assert done.exit_code == 1
     assert "symptom='purple'" in done.output
     with app.app_context():

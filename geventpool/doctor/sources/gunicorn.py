@@ -39,25 +39,29 @@ def read_deployment(
     in_file, patches = _read_file(file)
     spoken = parse_arguments(shlex.split(environment.get(_ARGUMENTS, "")))
     by_variable = environment.get(_WORKERS, "")
-    by_variable = by_variable if by_variable.isdigit() and int(by_variable) else ""
     places = (
-        ("--workers", {} if workers is None else {"workers": workers}),
-        (_ARGUMENTS, spoken),
-        (file or "", in_file),
-        (_WORKERS, {"workers": by_variable} if by_variable else {}),
+        ("--workers", workers),
+        (_ARGUMENTS, spoken.get("workers")),
+        (file or "", in_file.get("workers")),
+        (_WORKERS, by_variable if by_variable.isdigit() and int(by_variable) else None),
     )
-    source, many = next(
-        ((where, one["workers"]) for where, one in places if "workers" in one), (file or "", 1)
-    )
+    said = ((where, many) for where, many in places if many is not None)
+    source, many = next(said, (file or "", 1))
     count = max(1, _whole("workers", many))
     if file is None and not spoken:
         return Deployment(workers=count, hosts=hosts, source=source)
-    found = {**in_file, **spoken}
+    return _of_gunicorn({**in_file, **spoken}, count, hosts, source, patches)
+
+
+def _of_gunicorn(
+    found: Mapping[str, Any], workers: int, hosts: int, source: str, patches: bool
+) -> Deployment:
+    """With gunicorn's defaults for what is not set."""
     worker_class = found.get("worker_class", "sync")
     if isinstance(worker_class, type):
         worker_class = f"{worker_class.__module__}.{worker_class.__qualname__}"
     return Deployment(
-        workers=count,
+        workers=workers,
         hosts=hosts,
         source=source,
         worker_class=str(worker_class),
