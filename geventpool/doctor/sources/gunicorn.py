@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from gevent.monkey import is_module_patched
 
-from ...errors import ConfigError
+from ...errors import ConfigError, without_passwords
 from ..case import Deployment
 
 USUAL: Final = "gunicorn.conf.py"
@@ -86,7 +86,7 @@ def _read_file(file: str | None) -> tuple[dict[str, Any], bool]:
     try:
         found = runpy.run_path(str(path))
     except Exception as error:
-        cure = f"running it raised {type(error).__name__}: {error}"
+        cure = f"running it raised {type(error).__name__}: {without_passwords(str(error))}"
         raise ConfigError("gunicorn", file, cure) from None
     return found, is_module_patched("socket") and not was_patched
 
