@@ -141,7 +141,6 @@ class GeventPool:
             appcontext_pushed.connect(self._on_context, app)
             request_started.connect(self._on_request, app)
         app.extensions["geventpool"] = self
-        app.cli.add_command(_commands)
 
     @property
     def pools(self) -> dict[str | None, Pool]:
@@ -201,10 +200,11 @@ class GeventPool:
         return cast("SQLAlchemy", registered)
 
 
-_commands = AppGroup("geventpool", help="Connection pools: what is wrong, and the cure.")
+commands = AppGroup("geventpool", help="Connection pools: what is wrong, and the cure.")
+"""`flask geventpool …`, of every application: Flask finds it where geventpool is installed."""
 
 
-@_commands.command("doctor", with_appcontext=False)
+@commands.command("doctor", with_appcontext=False)
 @click.option("--symptom", metavar="TEXT", help="An error's text; its checks come first.")
 @click.option("--gunicorn", metavar="FILE", help="gunicorn's configuration.")
 @click.option("--workers", type=int, help="Processes on each host.")

@@ -128,7 +128,7 @@ def _tell_sizes(it: Expectation, sizes: Sizes) -> Iterator[str]:
         f"x {seconds(it.query_time)}"
     )
     yield (
-        f"Erlang C        {sizes.erlang:>5}  of which at most {it.share:.2g} wait for more than "
+        f"Erlang C        {sizes.erlang:>5}  of whose callers {it.share:.2%} at most wait for more than "
         f"{seconds(it.acceptable_wait)}; on average "
         f"{seconds(mean_wait(sizes.erlang, sizes.load, it.query_time))}"
     )
@@ -143,6 +143,10 @@ def _tell_sizes(it: Expectation, sizes: Sizes) -> Iterator[str]:
     elif sizes.guide > sizes.erlang:
         yield f"  The simple formula takes {sizes.guide - sizes.erlang} more than the load needs."
     yield ""
+    yield from _tell_processes(it, sizes)
+
+
+def _tell_processes(it: Expectation, sizes: Sizes) -> Iterator[str]:
     yield (
         f"{it.processes} processes have a pool each: {sizes.each} connections in each, {sizes.total} in "
         f"sum; one pool for all would need {sizes.erlang}"

@@ -66,7 +66,7 @@ class Deployment:
     @property
     def has_greenlets(self) -> bool:
         """Does a worker of this class serve by greenlets, and so patch?"""
-        return self.worker_class is not None and "gevent" in self.worker_class
+        return self.worker_class is not None and "gevent" in self.worker_class.lower()
 
     def tell(self) -> str:
         """Such as `4 workers x 2 hosts`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from ..errors import BlockingDriverWarning
 from . import Case, Finding, examine
-from .case import Process, Target
+from .case import Deployment, Process, Target
 from .sources.gunicorn import USUAL, read_deployment
 from .sources.patching import process_as_it_is
 from .sources.snapshots import read_published
@@ -73,9 +74,7 @@ def doctor(
             raise click.UsageError("give URL, --app, --django or --pid, or set DATABASE_URL")
     case = Case(Process(), [], deployment, snapshots, blind)
     if app is not None:
-        from .sources.application import load
-
-        case.process, case.targets = load(app, deployment)
+        case.process, case.targets = _of_application(app, deployment)
     elif is_django:
         case.process, case.targets = _of_django(deployment.has_greenlets)
     elif url:
@@ -109,8 +108,19 @@ def show(findings: list[Finding], is_json: bool) -> None:
     sys.exit(exit_code(findings))
 
 
+def _of_application(app: str, deployment: Deployment) -> tuple[Process, list[Target]]:
+    from .sources.application import load
+
+    return load(app, deployment)
+
+
 def _of_url(url: str) -> Target:
-    monkey.patch_all()  # as the application that uses it is
+    """As the application that uses it would connect; what makes psycopg2 yield is taken for granted."""
+    monkey.patch_all()
+    with contextlib.suppress(ImportError):
+        from psycogreen.gevent import patch_psycopg
+
+        patch_psycopg()
     from .sources.engines import engine_of, target_of
 
     return target_of(engine_of(url))

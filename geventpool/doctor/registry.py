@@ -88,6 +88,7 @@ def check(
     return add
 
 
+_FAULTS: Final = (Level.WRONG, Level.LOOK)
 _WORST_FIRST: Final = (Level.WRONG, Level.LOOK, Level.UNSEEN, Level.OK)
 
 
@@ -102,14 +103,15 @@ def examine(
         symptom: a name of `symptoms.SYMPTOMS`, whose checks come first.
 
     Returns:
-        The worst first; of a symptom those of its checks before the others.
+        Faults first, the worst first; of a symptom those of its checks before the others.
     """
     chosen = [one for one in CHECKS.values() if names is None or one.name in names]
     chosen.sort(key=lambda one: symptom is not None and symptom not in one.symptoms)
     found = [(one, finding) for one in chosen for finding in one.run(case)]
 
-    def place(pair: tuple[Check, Finding]) -> tuple[bool, int]:
+    def place(pair: tuple[Check, Finding]) -> tuple[bool, bool, int]:
+        level = pair[1].level
         is_beside = symptom is not None and symptom not in pair[0].symptoms
-        return is_beside, _WORST_FIRST.index(pair[1].level)
+        return level not in _FAULTS, is_beside, _WORST_FIRST.index(level)
 
     return [finding for _, finding in sorted(found, key=place)]

@@ -11,6 +11,8 @@ from typing import Any
 from ..errors import without_passwords
 
 _WIDTH = 88
+_TAKES_PASSWORDS = ("URL", "connect", "create")
+"""Functions whose third argument is a password: SQLAlchemy's `URL.create`, DBAPIs' `connect`."""
 
 
 @dataclass(frozen=True, order=True)
@@ -67,14 +69,22 @@ class Plan:
     def diff(self) -> list[str]:
         """Before and after, line by line, without passwords: for reading, not for `patch`."""
         lines = difflib.unified_diff(
-            without_passwords(self.before).splitlines(),
-            without_passwords(self.after).splitlines(),
+            self._shown(self.before).splitlines(),
+            self._shown(self.after).splitlines(),
             f"{self.name} (now)",
             f"{self.name} (with geventpool)",
             n=0,
             lineterm="",
         )
         return list(lines)
+
+    def _shown(self, text: str) -> str:
+        """Without passwords: those with a name or in a URL, and those given by their place."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Call) and last_name(node.func) in _TAKES_PASSWORDS:
+                for secret in filter(None, map(string, node.args[2:])):
+                    text = text.replace(repr(secret), "'***'").replace(f'"{secret}"', '"***"')
+        return without_passwords(text)
 
     def say(self, node: ast.AST, text: str) -> None:
         """A reason, or a note."""

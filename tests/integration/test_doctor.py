@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
+import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,6 +117,45 @@ def test_nothing_is_wrong_with_a_healthy_system(url_of: Url, driver: str) -> Non
     assert faults(case) == []
     seen = {one.check for one in examine(case) if one.level is Level.OK}
     assert {"server.reached", "driver.blocks", "server.max_connections", "server.proxy"} <= seen
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "pymysql"])
+def test_the_command_finds_nothing_wrong_with_a_healthy_database(
+    url_of: Url, driver: str, tmp_path: Path
+) -> None:
+    url = url_of(DRIVERS[driver], driver)
+    done = command(tmp_path, "--workers", "2", "--json", DATABASE_URL=url)
+    assert done.returncode == 0, done.stdout
+    told = json.loads(done.stdout)
+    assert told["verdict"] == "ok"
+    assert {one["check"] for one in told["findings"]} >= {"server.reached", "driver.blocks"}
+
+
+def test_a_program_without_greenlets_may_have_a_driver_that_blocks(
+    url_of: Url, tmp_path: Path
+) -> None:
+    pytest.importorskip("MySQLdb")
+    (tmp_path / "shop.py").write_text(
+        "import os\nfrom sqlalchemy import create_engine\n"
+        "from geventpool.sqlalchemy import GeventPool\n"
+        "engine = create_engine(os.environ['URL'], poolclass=GeventPool)\n"
+    )
+    url = url_of("mariadb", "mysqldb")
+    done = command(tmp_path, "--app", "shop", "--workers", "2", URL=url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "nothing is wrong" in done.stdout
+
+
+def command(folder: Path, *arguments: str, **environment: str) -> Any:
+    return subprocess.run(
+        [sys.executable, "-m", "geventpool.cli", "doctor", *arguments],
+        cwd=folder,
+        env={**os.environ, "GEVENTPOOL_SNAPSHOTS": str(folder / "none"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_a_driver_that_blocks_is_named(url_of: Url) -> None:

@@ -17,7 +17,7 @@ from scipy.stats import poisson
 from geventpool.advise import Expectation, sizes_for
 from geventpool.advise.traced import from_trace
 from geventpool.cli import main
-from geventpool.simulator import Setting, Trace, make_trace, simulate
+from geventpool.simulator import Setting, Trace, simulate
 from geventpool.sizing.erlang import chance_beyond, erlang_b, erlang_c, mean_wait, servers_for
 
 
@@ -141,7 +141,7 @@ def test_without_figures_it_says_which_to_give() -> None:
 
 @pytest.mark.parametrize(("rate", "hold"), [(40, 0.1), (2, 0.3)])
 def test_the_cap_of_a_trace_is_the_smallest_that_will_do(rate: float, hold: float) -> None:
-    trace = random_load(rate, hold, many=3_000)
+    trace = random_load(rate, hold, many=1_500)
     tried: list[int] = []
     found = from_trace(trace, 0.1, 0.02, tried.append)
     assert found.outcome.p99 <= 0.1 or found.cap == found.peak
@@ -153,12 +153,12 @@ def test_the_cap_of_a_trace_is_the_smallest_that_will_do(rate: float, hold: floa
 
 
 def test_a_trace_is_told_as_text_and_as_json(tmp_path: Path) -> None:
-    for seed in (1, 2):
-        with (tmp_path / f"near-idle-{seed}.csv").open("w") as file:
-            make_trace("near-idle", seed).write(file)
+    for number in (1, 2):
+        with (tmp_path / f"desk-{number}.csv").open("w") as file:
+            random_load(10, 0.1, many=300).write(file)
     said = advise("--trace", str(tmp_path))
     assert "simulated" in said
     assert "of 2 pools" in said
     rows: list[dict[str, Any]] = json.loads(advise("--trace", str(tmp_path), "--json"))
-    assert [row["trace"] for row in rows] == ["near-idle-1", "near-idle-2"]
+    assert [row["trace"] for row in rows] == ["desk-1", "desk-2"]
     assert rows[0]["cap"] >= 1

@@ -396,6 +396,25 @@ def test_a_tree_is_shown_as_a_diff_with_reasons_and_left_as_it_is(tree: Path) ->
     ]
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "create_engine(URL.create('mysql+pymysql', 'shop', 'hunter2', 'h'))",
+        "create_engine('mysql+pymysql://', creator=lambda: pymysql.connect('h', 'shop', \"hunter2\"))",
+        "create_engine('mysql+pymysql://h/d', connect_args={'password': 'hunter2'})",
+        "create_engine('mysql+pymysql://h/d', connect_args=dict(passwd='hunter2'))",
+        "create_engine('mysql+pymysql://shop:hunter2@h/d')",
+        "create_engine('postgresql+psycopg://h/d?user=shop&password=hunter2')",
+    ],
+)
+def test_no_way_to_give_a_password_shows_it(tmp_path: Path, call: str) -> None:
+    (tmp_path / "db.py").write_text(f"from sqlalchemy import URL, create_engine\nengine = {call}\n")
+    for arguments in ([], ["--json"]):
+        said = migrate(str(tmp_path), *arguments)
+        assert "poolclass=GeventPool" in said
+        assert "hunter2" not in said
+
+
 def test_json_shows_no_secret_either(tree: Path) -> None:
     said = migrate(str(tree), URL, "--json")
     told = json.loads(said)

@@ -16,7 +16,7 @@ from gevent.monkey import is_module_patched
 from geventpool.config import PoolConfig, make_config
 from geventpool.django.registry import database_of
 from geventpool.django.settings import PoolSettings, read
-from geventpool.errors import ConfigError
+from geventpool.errors import ConfigError, without_passwords
 
 from ..case import Process, Target
 from ..server import Server
@@ -37,7 +37,7 @@ def set_up() -> None:
     try:
         django.setup()
     except Exception as error:
-        cure = f"loading it raised {type(error).__name__}: {error}"
+        cure = f"loading it raised {type(error).__name__}: {without_passwords(str(error))}"
         name = os.environ.get("DJANGO_SETTINGS_MODULE", "")
         raise ConfigError("DJANGO_SETTINGS_MODULE", name, cure) from None
 

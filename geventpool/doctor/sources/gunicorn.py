@@ -11,14 +11,14 @@ from typing import Any, Final
 
 from gevent.monkey import is_module_patched
 
-from ...errors import ConfigError
+from ...errors import ConfigError, without_passwords
 from ..case import Deployment
 
 USUAL: Final = "gunicorn.conf.py"
 _WORKERS = "WEB_CONCURRENCY"
 _ARGUMENTS = "GUNICORN_CMD_ARGS"
 _SHORT = {"-w": "workers", "-k": "worker_class", "-t": "timeout", "-c": "config"}
-_DEFAULT_TIMEOUT = 30.0
+_DEFAULT_TIMEOUT = 30
 _DEFAULT_CONNECTIONS = 1000
 
 
@@ -36,42 +36,49 @@ def read_deployment(
     Raises:
         ConfigError: the file cannot be run.
     """
-    found, patches, source = _read_file(file)
+    in_file, patches = _read_file(file)
     spoken = parse_arguments(shlex.split(environment.get(_ARGUMENTS, "")))
-    found = {**found, **spoken}
     by_variable = environment.get(_WORKERS, "")
-    if workers is not None:
-        found["workers"], source = workers, "--workers"
-    elif "workers" in spoken:
-        source = _ARGUMENTS
-    elif "workers" not in found and by_variable.isdigit():
-        found["workers"], source = by_variable, _WORKERS
-    elif "workers" not in found:
-        source = file or ""
-    is_gunicorn = file is not None or bool(spoken)
-    worker_class = found.get("worker_class", "sync" if is_gunicorn else None)
+    places = (
+        ("--workers", workers),
+        (_ARGUMENTS, spoken.get("workers")),
+        (file or "", in_file.get("workers")),
+        (_WORKERS, by_variable if by_variable.isdigit() and int(by_variable) else None),
+    )
+    said = ((where, many) for where, many in places if many is not None)
+    source, many = next(said, (file or "", 1))
+    count = max(1, _whole("workers", many))
+    if file is None and not spoken:
+        return Deployment(workers=count, hosts=hosts, source=source)
+    return _of_gunicorn({**in_file, **spoken}, count, hosts, source, patches)
+
+
+def _of_gunicorn(
+    found: Mapping[str, Any], workers: int, hosts: int, source: str, patches: bool
+) -> Deployment:
+    """With gunicorn's defaults for what is not set."""
+    worker_class = found.get("worker_class", "sync")
     if isinstance(worker_class, type):
         worker_class = f"{worker_class.__module__}.{worker_class.__qualname__}"
     return Deployment(
-        workers=max(1, _whole("workers", found.get("workers", 1))),
+        workers=workers,
         hosts=hosts,
         source=source,
-        worker_class=worker_class,
-        timeout=float(found.get("timeout", _DEFAULT_TIMEOUT)) if is_gunicorn else None,
+        worker_class=str(worker_class),
+        timeout=_whole("timeout", found.get("timeout", _DEFAULT_TIMEOUT)),
         preload=bool(found.get("preload_app", False)),
         patches=patches,
         max_requests=_whole("max_requests", found.get("max_requests", 0)),
-        worker_connections=(
-            _whole("worker_connections", found.get("worker_connections", _DEFAULT_CONNECTIONS))
-            if is_gunicorn
-            else None
+        worker_connections=_whole(
+            "worker_connections", found.get("worker_connections", _DEFAULT_CONNECTIONS)
         ),
     )
 
 
-def _read_file(file: str | None) -> tuple[dict[str, Any], bool, str]:
+def _read_file(file: str | None) -> tuple[dict[str, Any], bool]:
+    """What a configuration file sets, and whether it monkey-patches."""
     if file is None:
-        return {}, False, ""
+        return {}, False
     path = Path(file)
     if not path.is_file():
         raise ConfigError("gunicorn", file, "there is no such file")
@@ -79,9 +86,9 @@ def _read_file(file: str | None) -> tuple[dict[str, Any], bool, str]:
     try:
         found = runpy.run_path(str(path))
     except Exception as error:
-        cure = f"running it raised {type(error).__name__}: {error}"
+        cure = f"running it raised {type(error).__name__}: {without_passwords(str(error))}"
         raise ConfigError("gunicorn", file, cure) from None
-    return found, is_module_patched("socket") and not was_patched, file
+    return found, is_module_patched("socket") and not was_patched
 
 
 def parse_arguments(arguments: list[str]) -> dict[str, Any]:

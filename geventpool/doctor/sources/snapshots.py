@@ -17,10 +17,13 @@ def read_published(directory: Path | None, pid: int | None) -> tuple[list[dict[s
         pid: only of this process.
 
     Raises:
-        ConfigError: somebody else may write there; or the process does not publish.
+        ConfigError: the process that is asked for does not publish.
     """
     where = directory or default_directory()
-    found = read_snapshots(where)
+    try:
+        found = read_snapshots(where)
+    except ConfigError as error:  # somebody else may write there
+        return [], str(error)
     if pid is not None:
         found = [said for said in found if said["pid"] == pid]
         if not found:
