@@ -58,7 +58,7 @@ docs: $(READY)  ## draws the plots of docs/
 clean:  ## removes what was made, but not the sources' pictures
 	rm -rf $(VENV) dist loadtests/report .cache .nox .mypy_cache .ruff_cache .pytest_cache .hypothesis build geventpool.egg-info
 
-$(READY): setup.py tools/make_venv.sh
+$(READY): setup.py pyproject.toml tools/make_venv.sh
 	PYTHON=$(PYTHON) tools/make_venv.sh $(VENV)
 	@touch $@
 
