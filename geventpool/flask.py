@@ -223,8 +223,7 @@ def dashboard(
         app: the application.
         url_prefix: where the page is.
         allow: called within each request for the page: may this visitor look? Who may not gets 403.
-        snapshots: where processes publish; `None`: `GEVENTPOOL_SNAPSHOTS` of the configuration, or as
-            `geventpool.observe.publish()`.
+        snapshots: where processes publish; `None`: as `GEVENTPOOL_SNAPSHOTS` or `publish()` say.
         memory: the file with the last day; `None`: as `geventpool dashboard`.
 
     Raises:
@@ -232,25 +231,24 @@ def dashboard(
     """
     from geventpool.dashboard.making import Embedded
 
+    prefix = "/" + url_prefix.strip("/")
     page = Embedded(snapshots or app.config.get(SNAPSHOTS), memory)
     if allow is None and not page.has_token:
-        cure = "give a function that says who may look, or set GEVENTPOOL_DASHBOARD_TOKEN"
-        raise ConfigError("allow", allow, cure)
-    prefix = "/" + url_prefix.strip("/")
+        raise ConfigError("allow", allow, "say who may look, or set GEVENTPOOL_DASHBOARD_TOKEN")
     blueprint = Blueprint("geventpool_dashboard", __name__, url_prefix=prefix)
 
     def show(path: str = "") -> WSGIResponse:
         if allow is not None and not allow():
             abort(403)
-        base = request.script_root + prefix
 
         def run(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            base = request.script_root + prefix
             return page.answer(environ, start_response, base, path, allow is not None)
 
         return WSGIResponse.from_app(run, request.environ)
 
-    for rule in ("/", "/<path:path>"):
-        blueprint.add_url_rule(rule, "show", show, methods=_METHODS)
+    blueprint.add_url_rule("/", "show", show, methods=_METHODS)
+    blueprint.add_url_rule("/<path:path>", "show", show, methods=_METHODS)
     app.register_blueprint(blueprint)
 
 
