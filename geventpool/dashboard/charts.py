@@ -79,10 +79,7 @@ def chart(
         f"<title>{escape(title)}</title>",
         *(_grid(y(value), tell(value)) for value in (0.0, top / 4, top / 2, top * 3 / 4, top)),
     ]
-    for at, text in labels:
-        parts.append(
-            f'<text class="axis middle" x="{x(at):.1f}" y="{_HEIGHT - 5}">{escape(text)}</text>'
-        )
+    parts += [_label(x(at), text) for at, text in labels]
     for kind, times in ticks:
         path = "".join(f"M{x(at):.1f} {_HEIGHT - _BOTTOM}v-8" for at in times if begin <= at <= end)
         parts.append(f'<path class="tick {escape(kind)}" d="{path}"/>')
@@ -97,6 +94,10 @@ def _grid(y: float, text: str) -> str:
         f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<text class="axis end" x="{_LEFT - 5}" y="{y + 4:.1f}">{escape(text)}</text>'
     )
+
+
+def _label(x: float, text: str) -> str:
+    return f'<text class="axis middle" x="{x:.1f}" y="{_HEIGHT - 5}">{escape(text)}</text>'
 
 
 def _path(points: Sequence[tuple[float, float | None]]) -> str:
