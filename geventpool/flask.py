@@ -246,26 +246,24 @@ def dashboard(
     snapshots: str | os.PathLike[str] | None = None,
     memory: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Adds the page with all pools to an application, as `geventpool dashboard` serves it. Never switches.
+    """Adds the page of `geventpool dashboard` to an application. Never switches.
 
     Args:
         app: the application.
         url_prefix: where the page is.
-        allow: called within each request for the page: may this visitor look? Who may not gets 403.
-        snapshots: where processes publish; `None`: `GEVENTPOOL_SNAPSHOTS` of the configuration, or as
-            `geventpool.observe.publish()`.
+        allow: called in each request: may this visitor look?
+        snapshots: where processes publish; `None`: as `GEVENTPOOL_SNAPSHOTS` or `publish()` say.
         memory: the file with the last day; `None`: as `geventpool dashboard`.
 
     Raises:
         ConfigError: neither `allow` nor `GEVENTPOOL_DASHBOARD_TOKEN` says who may look.
     """
-    from geventpool.dashboard.making import Embedded
+    from geventpool.dashboard.making import Embedded  # which needs the extra
 
-    page = Embedded(snapshots or app.config.get(SNAPSHOTS), memory)
-    if allow is None and not page.has_token:
-        cure = "give a function that says who may look, or set GEVENTPOOL_DASHBOARD_TOKEN"
-        raise ConfigError("allow", allow, cure)
     prefix = "/" + url_prefix.strip("/")
+    page = Embedded(snapshots or app.config.get(SNAPSHOTS), memory)
+    if not (allow or page.has_token):
+        raise ConfigError("allow", allow, "say who may look, or set GEVENTPOOL_DASHBOARD_TOKEN")
     blueprint = Blueprint("geventpool_dashboard", __name__, url_prefix=prefix)
 
     def show(path: str = "") -> WSGIResponse:
@@ -278,8 +276,8 @@ def dashboard(
 
         return WSGIResponse.from_app(run, request.environ)
 
-    for rule in ("/", "/<path:path>"):
-        blueprint.add_url_rule(rule, "show", show, methods=_METHODS)
+    blueprint.add_url_rule("/", "show", show, methods=_METHODS)
+    blueprint.add_url_rule("/<path:path>", "show", show, methods=_METHODS)
     app.register_blueprint(blueprint)
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT = 1000, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 10, 22
-_NICE: Final = (1, 2, 2.5, 5, 10)
+_NICE: Final = (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10)  # a quarter of each is short, too
 
 Points = Sequence[tuple[float, float | None]]
 
@@ -50,8 +50,7 @@ def chart(
     title: str,
     lines: Sequence[Line],
     ticks: Sequence[tuple[str, Sequence[float]]],
-    begin: float,
-    end: float,
+    span: tuple[float, float],
     labels: Sequence[tuple[float, str]],
     tell: Callable[[float], str],
 ) -> Markup:
@@ -61,11 +60,11 @@ def chart(
         title: what it shows, also for a screen reader.
         lines: drawn in their order.
         ticks: kinds of marks, each with its times.
-        begin: the time at the left.
-        end: the time at the right.
+        span: the times at the left and at the right.
         labels: times with what is written below them.
         tell: a value as text.
     """
+    begin, end = span
     top = _nice_top(max((y for line in lines for _, y in line.points if y is not None), default=0))
 
     def x(at: float) -> float:
@@ -76,19 +75,11 @@ def chart(
 
     parts = [
         f'<svg class="chart" role="img" viewBox="0 0 {_WIDTH} {_HEIGHT}" data-begin="{begin:.3f}" '
-        f'data-end="{end:.3f}" data-left="{_LEFT}" data-right="{_RIGHT}"><title>{escape(title)}</title>'
+        f'data-end="{end:.3f}" data-left="{_LEFT}" data-right="{_RIGHT}">',
+        f"<title>{escape(title)}</title>",
+        *(_grid(y(value), tell(value)) for value in (0.0, top / 4, top / 2, top * 3 / 4, top)),
     ]
-    for share in range(5):
-        value = top * share / 4
-        height = f"{y(value):.1f}"
-        parts.append(
-            f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{height}" y2="{height}"/>'
-            f'<text class="axis end" x="{_LEFT - 5}" y="{y(value) + 4:.1f}">{escape(tell(value))}</text>'
-        )
-    for at, text in labels:
-        parts.append(
-            f'<text class="axis middle" x="{x(at):.1f}" y="{_HEIGHT - 5}">{escape(text)}</text>'
-        )
+    parts += [_label(x(at), text) for at, text in labels]
     for kind, times in ticks:
         path = "".join(f"M{x(at):.1f} {_HEIGHT - _BOTTOM}v-8" for at in times if begin <= at <= end)
         parts.append(f'<path class="tick {escape(kind)}" d="{path}"/>')
@@ -96,6 +87,17 @@ def chart(
         drawn = _path([(x(at), None if v is None else y(v)) for at, v in line.points])
         parts.append(f'<path class="line {escape(line.style)}" d="{drawn}"/>')
     return Markup("".join(parts) + "</svg>")
+
+
+def _grid(y: float, text: str) -> str:
+    return (
+        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text class="axis end" x="{_LEFT - 5}" y="{y + 4:.1f}">{escape(text)}</text>'
+    )
+
+
+def _label(x: float, text: str) -> str:
+    return f'<text class="axis middle" x="{x:.1f}" y="{_HEIGHT - 5}">{escape(text)}</text>'
 
 
 def _path(points: Sequence[tuple[float, float | None]]) -> str:

@@ -31,6 +31,7 @@ _STALE_AFTER: Final = 5.0
 _OLD: Final = 15.0
 _SHARE: Final = 0.1  # of a processor
 _LATELY: Final = 5
+_BLOCKS: Final = 20
 _TOLD_WHEN_THEY_BEGIN: Final = (SATURATED, DATABASE_DOWN)
 _MOST_PROCESSES: Final = 5000
 _KEPT_HOLDERS, _KEPT_QUERIES = 20, 20
@@ -120,6 +121,7 @@ class _Seen:
     recent: dict[str, deque[Record]] = field(default_factory=dict)
     wrong: dict[str, dict[str, float]] = field(default_factory=dict)  # what, since when, by pool
     last: Mapping[str, Any] = field(default_factory=dict)
+    blocks: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=_BLOCKS))
     warned_at: float = 0.0  # the last warning that was told, by the process's clock
 
 
@@ -232,7 +234,10 @@ class Collector:
             seen.mark, seen.changed_at = one.mark, moment
         age = moment - seen.changed_at
         stale_for = age if age > max(_STALE_AFTER, 3 * min(seen.gap, 60)) else None
-        found = problems.worst_first(problems.of_process(one.said, stale_for))
+        block = one.said["hub"] and one.said["hub"]["last"]
+        if block and block not in seen.blocks:
+            seen.blocks.append(block)
+        found = problems.worst_first(problems.of_process(one.said, stale_for, seen.blocks))
         since = self._since(seen, "", found, at)
         pools = self._pools(one, seen, moment, at, events)
         self._tell_warnings(one, seen, events)

@@ -5,7 +5,7 @@ Pure: what was published and what it was a moment before go in, sentences come o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -83,27 +83,25 @@ def worst_first(problems: Sequence[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda one: rank.get(one.what, len(rank)))
 
 
-def of_process(said: Mapping[str, Any], stale_for: float | None) -> list[Problem]:
+def of_process(
+    said: Mapping[str, Any], stale_for: float | None, blocks: Iterable[Mapping[str, Any]]
+) -> list[Problem]:
     """What is wrong with a whole process.
 
     Args:
         said: its snapshot.
         stale_for: seconds since it published last, if that is too long; else `None`.
+        blocks: stretches for which its hub was blocked, by its own clock.
     """
     found = []
     if stale_for is not None:
         found.append(Problem(STALE, f"not published for {seconds(stale_for)}", view="fleet"))
-    hub = said["hub"] or {}
     # The process's own clock made both times, so that it does not matter whether it is right.
-    blocks = [
-        block
-        for block in (hub.get("last"), hub.get("longest"))
-        if block and said["time"] - block["at"] + (stale_for or 0) < _RECENT
-    ]
-    if blocks:
+    recent = [one for one in blocks if said["time"] - one["at"] + (stale_for or 0) < _RECENT]
+    if recent:
         nowhere = tell_site(())
         # One that somebody can do something about, if there is one.
-        worst = max(blocks, key=lambda block: (block["site"] != nowhere, block["seconds"]))
+        worst = max(recent, key=lambda block: (block["site"] != nowhere, block["seconds"]))
         told = f"blocked for {seconds(worst['seconds'])}"
         found.append(Problem(HUB_BLOCKED, told, worst["site"], "waits"))
     return found

@@ -153,7 +153,6 @@ def timeline_charts(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     begin, end = found["begin"], found["end"]
     labels = _labels(begin, end)
     marks = [(kind, [row["at"] for row in rows if row[kind]]) for kind in ("opened", "closed")]
-    reasons = sorted({why for row in rows for why in row["errors"]})[:6]
     plans: list[tuple[str, Tell, list[tuple[str, str]], Sequence[Any]]] = [
         (
             "Connections",
@@ -162,8 +161,8 @@ def timeline_charts(found: Mapping[str, Any]) -> list[dict[str, Any]]:
                 ("max_size", "cap"),
                 ("level", "level"),
                 ("size", "held"),
-                ("in_use", "in use"),
                 ("demand", "in use + waiting"),
+                ("in_use", "in use"),
             ],
             marks,
         ),
@@ -176,19 +175,22 @@ def timeline_charts(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
         for title, tell, names, ticks in plans
     ]
-    errors = [
+    errors = _refused(rows, found["step"])
+    charts.append(_chart("Callers refused per second", _number, errors, (), found, labels))
+    return charts
+
+
+def _refused(rows: Sequence[Mapping[str, Any]], step: int) -> list[Line]:
+    """A line for each reason for which callers got nothing."""
+    reasons = sorted({why for row in rows for why in row["errors"]})[:6]
+    return [
         Line(
             why,
             f"reason{place}",
-            _points(
-                [(row["at"], row["errors"].get(why, 0) / found["step"]) for row in rows],
-                found["step"],
-            ),
+            _points([(row["at"], row["errors"].get(why, 0) / step) for row in rows], step),
         )
         for place, why in enumerate(reasons)
     ]
-    charts.append(_chart("Callers refused per second", _number, errors, (), found, labels))
-    return charts
 
 
 def _chart(
@@ -200,7 +202,7 @@ def _chart(
     labels: Sequence[tuple[float, str]],
 ) -> dict[str, Any]:
     told = f"{title} of {found['pool']}: {', '.join(_last(line, tell) for line in lines) or 'none'}"
-    drawn = chart(printable(told), lines, ticks, found["begin"], found["end"], labels, tell)
+    drawn = chart(printable(told), lines, ticks, (found["begin"], found["end"]), labels, tell)
     return {"title": title, "svg": drawn, "lines": lines, "ticks": [kind for kind, _ in ticks]}
 
 
@@ -232,7 +234,7 @@ def _points(
 def _labels(begin: float, end: float) -> list[tuple[float, str]]:
     """Whole minutes or hours, in UTC."""
     wanted = (end - begin) / _LABELS
-    steps = (1, 5, 15, 60, 300, 900, _HOUR, 4 * _HOUR)
+    steps = (1, 5, 15, 30, 60, 120, 300, 600, 1800, _HOUR, 2 * _HOUR, 4 * _HOUR)
     step = next((one for one in steps if one >= wanted), 4 * _HOUR)
     pattern = "%H:%M:%S" if step < 60 else "%H:%M"
     first = int(begin // step + 1) * step

@@ -278,6 +278,26 @@ def waits(collector: Collector, query: Query) -> dict[str, Any]:
         for name, one in tick.items():
             if query.pool in ("", name):
                 by_pool.setdefault(name, []).append(one)
+    culprits = [one for one in _problems(now) if one["site"] and query.pool in ("", one["pool"])]
+    blocks = [
+        {"process": process.name, **process.said["hub"], "blocked": process.said["hub"]["longest"]}
+        for process in now.processes
+        if process.said["hub"] and process.said["hub"]["longest"]
+    ]
+    blocks.sort(key=lambda one: -float(one["blocked_seconds"]))
+    return {
+        "at": at,
+        "begin": begin,
+        "end": end,
+        "window": query.window,
+        "rows": _causes(by_pool)[:ROWS],
+        "culprits": culprits[:ROWS],
+        "blocks": blocks[:ROWS],
+    }
+
+
+def _causes(by_pool: Mapping[str, list[Record]]) -> list[dict[str, Any]]:
+    """Why callers waited, or got nothing; most of the latter first."""
     rows = []
     for name, found in by_pool.items():
         merged = records.merge(found)
@@ -293,23 +313,7 @@ def waits(collector: Collector, query: Query) -> dict[str, Any]:
                     "cure": cure(why),
                 }
             )
-    rows.sort(key=lambda one: (-one["timeouts"], -one["waits"]))
-    culprits = [one for one in _problems(now) if one["site"] and query.pool in ("", one["pool"])]
-    blocks = [
-        {"process": process.name, **process.said["hub"], "blocked": process.said["hub"]["longest"]}
-        for process in now.processes
-        if process.said["hub"] and process.said["hub"]["longest"]
-    ]
-    blocks.sort(key=lambda one: -float(one["blocked_seconds"]))
-    return {
-        "at": at,
-        "begin": begin,
-        "end": end,
-        "window": query.window,
-        "rows": rows[:ROWS],
-        "culprits": culprits[:ROWS],
-        "blocks": blocks[:ROWS],
-    }
+    return sorted(rows, key=lambda one: (-one["timeouts"], -one["waits"]))
 
 
 def events(collector: Collector, query: Query) -> dict[str, Any]:
