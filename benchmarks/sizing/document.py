@@ -71,9 +71,9 @@ The same with 10 C of silence charged, and the worst single trace:
 
 Mean over the families / worst family, silence charged, with one constant of the policy changed: seed 0,
 one of those that they were chosen on, {pareto_requests:,} requests of each trace at most. The star is the
-policy as it is, the grey corner the target. Above 2 is a load of hundreds that so few requests
-cut off after seconds, when connects that take time have opened more than were needed. [docs/sizing.md](../../docs/sizing.md#how-good-is-it) says
-what the trade is.
+policy as it is, the grey corner the target. With instant connects a time-out
+of C costs 2 at most; what is above that comes of connects that take time, in traces so short.
+[docs/sizing.md](../../docs/sizing.md#how-good-is-it) says what the trade is.
 
 ![Mean against worst](pareto.png)
 
