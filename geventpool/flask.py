@@ -260,16 +260,15 @@ def dashboard(
     """
     from geventpool.dashboard.making import Embedded  # which needs the extra
 
-    prefix = "/" + url_prefix.strip("/")
     page = Embedded(snapshots or app.config.get(SNAPSHOTS), memory)
     if not (allow or page.has_token):
         raise ConfigError("allow", allow, "say who may look, or set GEVENTPOOL_DASHBOARD_TOKEN")
-    blueprint = Blueprint("geventpool_dashboard", __name__, url_prefix=prefix)
+    blueprint = Blueprint("geventpool_dashboard", __name__, url_prefix=f"/{url_prefix.strip('/')}")
 
     def show(path: str = "") -> WSGIResponse:
         if allow is not None and not allow():
             abort(403)
-        base = request.script_root + prefix
+        base = f"{request.script_root}{blueprint.url_prefix}"
 
         def run(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             return page.answer(environ, start_response, base, path, allow is not None)
