@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from django.conf import settings
+from django import conf  # not `settings` itself, at which a search for doctests stumbles
 from django.http import HttpRequest, HttpResponseForbidden, StreamingHttpResponse
 from django.urls import re_path
 from django.utils.module_loading import import_string
@@ -24,8 +24,8 @@ from ..dashboard.making import Embedded
 @cache
 def _page() -> Embedded:
     return Embedded(
-        getattr(settings, "GEVENTPOOL_SNAPSHOTS", None),
-        getattr(settings, "GEVENTPOOL_DASHBOARD_MEMORY", None),
+        getattr(conf.settings, "GEVENTPOOL_SNAPSHOTS", None),
+        getattr(conf.settings, "GEVENTPOOL_DASHBOARD_MEMORY", None),
     )
 
 
@@ -37,7 +37,7 @@ def is_staff(request: HttpRequest) -> bool:
 
 def show(request: HttpRequest, path: str) -> Any:
     """Any page of it. May switch greenlets."""
-    allow: Any = getattr(settings, "GEVENTPOOL_DASHBOARD_ALLOW", is_staff)
+    allow: Any = getattr(conf.settings, "GEVENTPOOL_DASHBOARD_ALLOW", is_staff)
     may_look: Callable[[HttpRequest], bool] = (
         import_string(allow) if isinstance(allow, str) else allow
     )
