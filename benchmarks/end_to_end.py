@@ -104,10 +104,10 @@ def measure(scale: Scale, serve: Serve) -> list[Section]:
     """
     places = [("mariadb", "pymysql"), ("postgresql", "psycopg")]
     sections = []
-    for server, driver in places if scale.server_is_full else places[:1]:
+    for server, driver in places if scale.is_full else places[:1]:
         url = serve(server).url(driver)
-        sizes = SIZES if scale.server_is_full else SIZES[-1:]
-        for workers in (1, 2) if scale.server_is_full else (1,):
+        sizes = SIZES if scale.is_full else SIZES[-1:]
+        for workers in (1, 2) if scale.is_full else (1,):
             found = variants(sizes)
             drive(scale, url, workers, found)
             sections.append(section(url, workers, found))

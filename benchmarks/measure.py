@@ -48,10 +48,10 @@ class Scale:
     busy_seconds: float
     end_to_end_rounds: int
     end_to_end_seconds: float
-    server_is_full: bool = False
+    is_full: bool = False
 
 
-FULL = Scale(21, 0.1, 0.7, 3, 3.0, server_is_full=True)
+FULL = Scale(21, 0.1, 0.7, 3, 3.0, is_full=True)
 QUICK = Scale(7, 0.02, 0.2, 3, 1.5)
 TINY = Scale(1, 0.0002, 0.002, 1, 0.2)
 

@@ -27,7 +27,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     scale = QUICK if options.quick else FULL
-    is_full = scale.server_is_full
+    is_full = scale.is_full
     found = study(len(UNSEEN) if is_full else 1, is_full=is_full, rounds=2 if is_full else 1)
     told = sections(found)
     if options.json is not None:
