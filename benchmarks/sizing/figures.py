@@ -26,9 +26,7 @@ BARE_LOOPS = 20
 def measure(scale: Scale, _serve: Serve) -> list[Section]:
     """One section for each question."""
     seeds = len(UNSEEN) if scale.is_full else 1
-    return sections(
-        study(seeds, is_full=scale.is_full, rounds=2 if scale.is_full else 1)
-    )
+    return sections(study(seeds, is_full=scale.is_full, rounds=2 if scale.is_full else 1))
 
 
 def sections(found: Study) -> list[Section]:
