@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 
 from ..drivers import driver_for
-from ..drivers.base import is_patched
+from ..drivers.base import Driver, is_patched
 
 Ask = Callable[[str], Sequence[Sequence[Any]]]
 """Runs a statement and returns its rows."""
@@ -343,8 +343,10 @@ def _look_for_proxy(server: Server, opened: list[Any]) -> None:
     first, second = opened[:2]
     with _asking(first) as ask:
         own = int(ask(who)[0][0])
-    told = driver_for(first).server_id(first)
-    if told is not None and int(told) != own:
+    driver = driver_for(first)
+    # A number that no server can have given is told as `None`.
+    is_told = type(driver).server_id is not Driver.server_id
+    if is_told and driver.server_id(first) != own:
         server.proxy = "PgBouncer or its like" if server.database == "postgresql" else "a proxy"
     if "ProxySQL" in server.variables.get("version_comment", ""):
         server.proxy = "ProxySQL"

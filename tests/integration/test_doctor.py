@@ -13,9 +13,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gevent
+import pymysql
 import pytest
 from gevent.monkey import get_original
 from sqlalchemy import create_engine, make_url
@@ -178,10 +180,19 @@ def test_psycopg2_without_psycogreen_is_named(url_of: Url) -> None:
 
 
 def test_a_driver_that_nobody_knows_is_named(url_of: Url) -> None:
+    homemade = ModuleType("homemade.dbapi")
+    vars(homemade).update({**vars(pymysql), "__name__": "homemade.dbapi"})
+    url = url_of("mariadb", "pymysql")
+    case = Case(targets=[target(url, module=homemade)], deployment=FOUR)
+    assert "homemade.dbapi" in the_one(case, "driver.known").judgement.measured
+
+
+def test_a_driver_in_a_package_of_others_is_known(url_of: Url) -> None:
     pytest.importorskip("mysql.connector")
     url = url_of("mariadb", "mysqlconnector")
     case = Case(targets=[target(url, connect_args={"use_pure": True})], deployment=FOUR)
-    assert "mysql.connector" in the_one(case, "driver.known").judgement.measured
+    (found,) = (one for one in examine(case) if one.check == "driver.known")
+    assert (found.level, "mysql.connector:" in found.judgement.measured) == (Level.OK, True)
 
 
 def test_queries_that_block_are_measured_whatever_is_known_of_the_driver(url_of: Url) -> None:

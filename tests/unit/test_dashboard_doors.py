@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,26 @@ from flask import Flask
 
 import geventpool.flask
 from geventpool import ConfigError
+from geventpool.dashboard import making
+from geventpool.dashboard.making import make_page
 from geventpool.dashboard.security import COOKIE
 
 TOKEN = "a token that nobody guesses"
+
+
+@pytest.fixture(autouse=True)
+def no_page_goes_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An application's page looks once a second for as long as the process lives."""
+    pages = []
+
+    def make(*arguments: Any) -> Any:
+        pages.append(make_page(*arguments))
+        return pages[-1]
+
+    monkeypatch.setattr(making, "make_page", make)
+    yield
+    for page in pages:
+        page.collector.stop()
 
 
 @pytest.fixture

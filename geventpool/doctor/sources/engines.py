@@ -111,7 +111,9 @@ def _raw_target(pool: ConnectionPool) -> Target:
 def name_of(dbapi: Any) -> str:
     """A DBAPI's name; of one that is known, without its submodule, as of `sqlite3.dbapi2`."""
     name: str = getattr(dbapi, "__name__", "")
-    return name.partition(".")[0] if is_known(name) else name
+    while is_known(whole := name.rpartition(".")[0]):
+        name = whole
+    return name
 
 
 def of_flask(app: Any) -> list[Target]:
