@@ -220,6 +220,12 @@ def read(server: Server, ask: Ask) -> None:
     _READERS[server.database](server, ask)
 
 
+def _named(ask: Ask, question: str, names: Sequence[str]) -> dict[str, str]:
+    """The server's settings of these names."""
+    wanted = ", ".join(f"'{name}'" for name in names)
+    return {str(name): str(value) for name, value in ask(f"{question} ({wanted})")}
+
+
 _MYSQL_NAMES = (
     "max_connections",
     "max_user_connections",
@@ -237,9 +243,7 @@ _MYSQL_NAMES = (
 
 
 def _read_mysql(server: Server, ask: Ask) -> None:
-    names = ", ".join(f"'{name}'" for name in _MYSQL_NAMES)
-    rows = ask(f"SHOW VARIABLES WHERE Variable_name IN ({names})")
-    server.variables = {str(name): str(value) for name, value in rows}
+    server.variables = _named(ask, "SHOW VARIABLES WHERE Variable_name IN", _MYSQL_NAMES)
     server.version = server.variables.get("version", "")
     server.user_limit = int(server.number("max_user_connections"))
     # A user who may write in spite of it is none that an application should be.
@@ -297,9 +301,8 @@ _MILLISECONDS = (
 
 
 def _read_postgresql(server: Server, ask: Ask) -> None:
-    names = ", ".join(f"'{name}'" for name in _POSTGRESQL_NAMES)
-    rows = ask(f"SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN ({names})")
-    server.variables = {str(name): str(value) for name, value in rows}
+    question = "SELECT name, setting FROM pg_catalog.pg_settings WHERE name IN"
+    server.variables = _named(ask, question, _POSTGRESQL_NAMES)
     for name in _MILLISECONDS:
         server.variables[name] = f"{server.number(name) / 1000:g}"
     server.version = f"PostgreSQL {server.variables.get('server_version', '')}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from .abandoned_queries import AbandonedQuery
-from .mysql import is_mysql_unfit
+from .mysql import is_mysql_full, is_mysql_unfit
 
 
 class State(enum.Enum):
@@ -139,7 +139,7 @@ class Driver:
 
     def server_is_full(self, error: BaseException) -> bool:
         """Has a connect failed because the server has no room for one more connection?"""
-        return False
+        return self.database == "mysql" and is_mysql_full(error)
 
     def is_unfit(self, connection: Any, error: BaseException) -> bool:
         """Does an error of a connection say that its server is no longer the one to write to?

@@ -15,7 +15,7 @@ from typing import Any
 from .abandoned_queries import AbandonedQuery
 from .base import Driver, Idle, State, is_patched
 from .exchange import Exchange
-from .mysql import ends_transaction, is_mysql_full, sets_for_the_next
+from .mysql import ends_transaction, sets_for_the_next
 from .mysql_kill import Thread
 from .sockets import is_tls, move_socket, python_fileno
 from .unknown import is_watched, watch
@@ -97,9 +97,6 @@ class MySQLConnector(Driver):
         except OSError:
             return None  # the server has gone
         return ConnectorThread.of(python_fileno(sock), connection.connection_id, ours, theirs)
-
-    def server_is_full(self, error: BaseException) -> bool:
-        return is_mysql_full(error)
 
     def move(self, connection: Any) -> None:
         move_socket(_socket_of(connection))

@@ -13,7 +13,6 @@ from weakref import WeakKeyDictionary
 from gevent.socket import SHUT_RDWR
 
 from .base import Driver, Idle, State, is_patched
-from .mysql import is_mysql_full, is_mysql_unfit
 from .sockets import hang_up
 
 _sockets: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
@@ -63,12 +62,6 @@ class MySQLdb(Driver):
         number = self.fileno(connection)
         if number is not None:
             hang_up(number, SHUT_RDWR)
-
-    def server_is_full(self, error: BaseException) -> bool:
-        return is_mysql_full(error)
-
-    def is_unfit(self, connection: Any, error: BaseException) -> bool:
-        return is_mysql_unfit(error)
 
     def blocks_hub(self, connection: Any) -> str | None:
         if not is_patched():

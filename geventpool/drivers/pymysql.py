@@ -20,7 +20,7 @@ from .abandoned_queries import AbandonedQuery
 from .base import Driver, Idle, State
 from .contexts import share_tls_contexts
 from .exchange import NOBODY, SOMEBODY, SPOILED, Exchange, is_open
-from .mysql import ends_transaction, is_mysql_full, is_mysql_unfit, sets_for_the_next
+from .mysql import ends_transaction, sets_for_the_next
 from .mysql_kill import Thread
 from .sockets import hang_up, is_tls, move_socket, python_fileno, python_fileno_of
 
@@ -119,12 +119,6 @@ class PyMySQL(Driver):
             result is not None and (result.unbuffered_active or result.has_next)
         )
         return _abandoned_of(connection) if owes_a_read else None
-
-    def server_is_full(self, error: BaseException) -> bool:
-        return is_mysql_full(error)
-
-    def is_unfit(self, connection: Any, error: BaseException) -> bool:
-        return is_mysql_unfit(error)
 
     def move(self, connection: Any) -> None:
         move_socket(connection._sock)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import URL, make_url
 
+from geventpool import ConnectionPool
 from geventpool.drivers import Driver, State, driver_for
 
 MYSQL = ["pymysql", "mysql.connector", "MySQLdb", "mariadb"]
@@ -62,6 +63,14 @@ def run(connection: Any, sql: str) -> list[Any]:
         return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
     finally:
         cursor.close()
+
+
+def ask(pool: ConnectionPool, sql: str = "select 1") -> list[Any]:
+    """Borrows a connection for one statement and its commit."""
+    with pool.connection() as connection:
+        rows = run(connection, sql)
+        connection.commit()
+    return rows
 
 
 def set_autocommit(name: str, connection: Any, is_on: bool) -> None:

@@ -15,6 +15,7 @@ from tools.servers import MariaDB
 
 from .dbapi import (
     MYSQL,
+    ask,
     eventually,
     module_of,
     open_connection,
@@ -57,13 +58,6 @@ def make_pool(name: str) -> Iterator[Callable[..., ConnectionPool]]:
             return pool
 
         yield make
-
-
-def ask(pool: ConnectionPool, sql: str = "select 1") -> list[Any]:
-    with pool.connection() as connection:
-        rows = run(connection, sql)
-        connection.commit()
-    return rows
 
 
 def fill(pool: ConnectionPool) -> None:

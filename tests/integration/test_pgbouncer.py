@@ -18,7 +18,7 @@ from geventpool.drivers import postgresql as of_postgresql
 from geventpool.sqlalchemy import GeventPool, prepare
 from tools.proxies import PgBouncer
 
-from .dbapi import POSTGRESQL, eventually, module_of, open_connection, run
+from .dbapi import POSTGRESQL, ask, eventually, module_of, open_connection, run
 
 SIZE = 4
 SLEEPS = "state = 'active' and query like 'select pg_sleep%'"
@@ -53,13 +53,6 @@ def make_pool() -> Iterator[Callable[..., Any]]:
             return pool
 
         yield make
-
-
-def ask(pool: ConnectionPool, sql: str = "select 1") -> list[Any]:
-    with pool.connection() as connection:
-        rows = run(connection, sql)
-        connection.commit()
-    return rows
 
 
 def fill(pool: ConnectionPool) -> None:
