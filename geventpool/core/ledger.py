@@ -112,7 +112,9 @@ class Ledger:
     @property
     def room(self) -> float:
         """So many more may be opened, if there are permits; below 0: the cap was lowered."""
-        return self.cap.limit - self.size
+        cap = self.cap  # its `limit`, for one frame less
+        most = cap.configured if cap.configured < cap.granted else cap.granted
+        return most - self.size
 
     @property
     def surplus(self) -> float:

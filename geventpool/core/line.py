@@ -161,7 +161,8 @@ class Line(Generic[C]):
             if at - now > _SOON:
                 looks_at = min(looks_at, at)
                 continue
-            self._uncount(caller)
+            if caller.wants_open:
+                self.wanted -= 1
             caller.is_overdue = True
             self.overdue += 1
         return looks_at
@@ -197,12 +198,8 @@ class Line(Generic[C]):
         return 0
 
     def _left(self, caller: C) -> None:
-        if caller.is_overdue or caller.wants_open:
-            self._uncount(caller)
         if not self.callers:
             self.earliest = math.inf
-
-    def _uncount(self, caller: C) -> None:
         if caller.is_overdue:
             self.overdue -= 1
         elif caller.wants_open:

@@ -25,7 +25,8 @@ _SHOWN = 20
 _LOOK_AFTER = 1.0
 _MOMENT = 0.02
 
-# Which greenlet waits for which pool. Of those that wait in one and the same thread.
+# Which greenlet waits for which pool. Of those that wait in one and the same thread. Whoever ends to
+# wait takes itself out.
 waits: dict[Any, tuple[Owners, Waiter]] = {}
 
 
@@ -112,16 +113,12 @@ class Owners:
         Returns:
             Does it look as if nobody could ever be served? That is to be looked at again a moment later.
         """
-        waits[getcurrent()] = self, waiter
+        waits[waiter.greenlet] = self, waiter
         for entry in self._pool.ledger.entries:
             if entry.owner not in waits:
                 return False
             break
         return self._find_ring() is not None
-
-    def ends_to_wait(self) -> None:
-        """The calling greenlet is in line no more. Never switches."""
-        waits.pop(getcurrent(), None)
 
     def break_deadlock(self) -> None:
         """Refuses one of those who wait for each other, if there are such. Never switches.

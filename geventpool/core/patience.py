@@ -16,9 +16,12 @@ class Patience:
     The age counts from when a caller asked, whether the kill hit it in line or in the middle of a query.
     Believed only while kills agree with each other and go on; whoever outlives the age that was learnt
     is nobody to be passed over.
+
+    Attributes:
+        is_learnt: it has seen enough to say anything.
     """
 
-    __slots__ = ("_count", "_deviation", "_held", "_last", "_mean")
+    __slots__ = ("_count", "_deviation", "_held", "_last", "_mean", "is_learnt")
 
     def __init__(self) -> None:
         self._mean = 0.0
@@ -26,11 +29,7 @@ class Patience:
         self._held = 0.0
         self._count = 0
         self._last = -math.inf
-
-    @property
-    def is_learnt(self) -> bool:
-        """Has it seen enough to say anything?"""
-        return self._count >= _ENOUGH
+        self.is_learnt = False
 
     def ended(self, age: float, now: float) -> None:
         """A caller was killed, so many seconds after it had asked."""
@@ -38,6 +37,7 @@ class Patience:
             self._count = 0
         self._last = now
         self._count += 1
+        self.is_learnt = self._count >= _ENOUGH
         weight = max(_WEIGHT, 1.0 / self._count)
         off = age - self._mean
         self._mean += weight * off
@@ -62,7 +62,7 @@ class Patience:
             Two ages in seconds; the first above the second: nobody is.
         """
         mean, deviation = self._mean, self._deviation
-        if self._count < _ENOUGH or now - self._last > max(5.0, 10.0 * mean):
+        if not self.is_learnt or now - self._last > max(5.0, 10.0 * mean):
             return _NOBODY
         young = mean - 2.0 * (deviation + self._held)
         if deviation > 0.25 * mean or young <= 0.0:

@@ -429,7 +429,7 @@ class ResourcePool(Shared):
         began_at = now
         while True:
             entry = self.upkeep.waiting.wait(deadline, now, asked_at)
-            now, asked_at = self.clock.now(), began_at
+            now, asked_at = began_at + entry.waited, began_at
             is_new = entry.taken_at == entry.opened_at
             if entry.fd < 0 or (is_new and had_new_one) or is_quiet(entry, now):
                 return entry

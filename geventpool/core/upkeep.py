@@ -118,8 +118,9 @@ class Upkeep:
         pool, pace = self._pool, self.pace
         ledger = pool.ledger
         # A deadline keeps the process alive until it has come; a wait without one does not.
-        earliest = pool.line.earliest
-        self.alarm.set(min(now + SOON, earliest), pool.clock, now, earliest < math.inf)
+        earliest, soon = pool.line.earliest, now + SOON
+        at = soon if soon < earliest else earliest
+        self.alarm.set(at, pool.clock, now, earliest < math.inf)
         self.alarm.keeps = pool  # what comes of this may be surplus
         if ledger.room <= 0:
             return  # `react` finds it when a place is free

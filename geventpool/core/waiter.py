@@ -15,13 +15,14 @@ class Waiter(Caller):
     """A caller with its greenlet. Settled once, with a value or an error; later settlements are bugs.
 
     Attributes:
+        greenlet: who waits; `None` when that is over.
         value: what it was served; stays here if the greenlet is killed on its way out, so that
             whoever catches the kill can give it back.
         error: what it was refused with.
         is_settled: one of the two has come.
     """
 
-    __slots__ = ("_greenlet", "_is_expired", "error", "is_settled", "value")
+    __slots__ = ("_is_expired", "_wake_up", "error", "greenlet", "is_settled", "value")
 
     def __init__(self, parked_at: float = 0.0, deadline: float = math.inf) -> None:
         self.parked_at = parked_at
@@ -32,18 +33,22 @@ class Waiter(Caller):
         self.value: Any = None
         self.error: BaseException | None = None
         self.is_settled = False
-        self._greenlet: Any = getcurrent()
+        self.greenlet: Any = getcurrent()
         self._is_expired = False
+        self._wake_up: Any = None  # the hub's callback
 
     def serve(self, value: Any) -> None:
         """Hands over a value and schedules the greenlet. Never switches."""
-        self.value = value
-        self._settle()
+        if self.is_settled:
+            raise AssertionError("bug: a waiter was settled twice")
+        self.value, self.is_settled = value, True
+        if self._wake_up is None:
+            self._wake_up = get_hub().loop.run_callback(self.greenlet.switch)
 
     def refuse(self, error: BaseException) -> None:
         """Hands over an error and schedules the greenlet. Never switches."""
+        self.serve(None)
         self.error = error
-        self._settle()
 
     def wait(self, clock: Clock, seconds: float | None) -> bool:
         """Waits until settled. Switches greenlets.
@@ -65,24 +70,16 @@ class Waiter(Caller):
             while not self.is_settled and not self._is_expired:
                 hub.switch()
         finally:
-            # From here on a wake-up that is still queued in the hub finds nobody. Without this it
-            # would interrupt whatever the greenlet waits for next.
-            self._greenlet = None
+            # What is still queued in the hub would interrupt whatever the greenlet waits for next.
+            if self._wake_up is not None:
+                self._wake_up.stop()
+            self.greenlet = None
             if timer is not None:
                 timer.stop()
         return self.is_settled
 
-    def _settle(self) -> None:
-        if self.is_settled:
-            raise AssertionError("bug: a waiter was settled twice")
-        self.is_settled = True
-        get_hub().loop.run_callback(self._wake)
-
     def expire(self) -> None:
         """Its time is over: `wait` returns False, if nothing has come. Never switches."""
         self._is_expired = True
-        get_hub().loop.run_callback(self._wake)
-
-    def _wake(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.switch()
+        if self._wake_up is None:
+            self._wake_up = get_hub().loop.run_callback(self.greenlet.switch)

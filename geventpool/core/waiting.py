@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gevent import getcurrent
+
 from ..errors import (
     ConfigError,
     PoolClosed,
@@ -18,9 +20,9 @@ from .drain import Drain
 from .entry import CLOSED, Entry
 from .line import LATE
 from .opening import another
-from .owners import Owners
+from .owners import Owners, waits
 from .pace import Pace
-from .registry import look_for_fork
+from .registry import look_for_fork, unforked
 from .shared import Shared
 from .waiter import Waiter
 
@@ -90,11 +92,12 @@ class Waiting:
             self._leave(waiter)
             raise
         finally:
-            self.owners.ends_to_wait()
+            waits.pop(getcurrent(), None)
             self._waited(waiter, now)
         entry: Entry | None = waiter.value
         if entry is not None:
-            look_for_fork()
+            if not unforked:
+                look_for_fork()
             if entry.state is CLOSED:
                 raise PoolClosed(f"{pool!r} belongs to the parent of this process")
             return entry
@@ -171,7 +174,7 @@ class Waiting:
         """What a caller that began to wait at `since` has waited for."""
         ledger, pace = self._pool.ledger, self._pace
         blocked = self._pool.line.blocked_by(now, self._alarm.at) - blocked_before
-        if blocked >= max(LATE, 0.5 * (now - since)):
+        if blocked >= LATE and blocked >= 0.5 * (now - since):
             return causes.HUB_BLOCKED
         if ledger.permits is not None and ledger.permits.is_short:
             return causes.FLEET

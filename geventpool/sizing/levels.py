@@ -151,8 +151,12 @@ class Adaptive(Estimator):
 
     def requested(self, now: float) -> None:
         """Somebody asks for a connection."""
-        self._hear(now, now - self._last, self._rate)
-        super().requested(now)
+        elapsed = now - self._last
+        if elapsed > self._noticed:  # as it is after any silence
+            self._hear(now, elapsed, self._rate)
+        if elapsed:
+            self._advance(now)
+        self._rate += self._kappa
 
     def rose(self, now: float, in_use: int) -> None:
         """Use rose to `in_use` connections: a gap of that level has ended."""
