@@ -42,7 +42,7 @@ class Waiter(Caller):
         if self.is_settled:
             raise AssertionError("bug: a waiter was settled twice")
         self.value, self.is_settled = value, True
-        if self._wake_up is None:
+        if self._wake_up is None and self.greenlet is not None:
             self._wake_up = get_hub().loop.run_callback(self.greenlet.switch)
 
     def refuse(self, error: BaseException) -> None:
@@ -81,5 +81,5 @@ class Waiter(Caller):
     def expire(self) -> None:
         """Its time is over: `wait` returns False, if nothing has come. Never switches."""
         self._is_expired = True
-        if self._wake_up is None:
+        if self._wake_up is None and self.greenlet is not None:
             self._wake_up = get_hub().loop.run_callback(self.greenlet.switch)

@@ -193,7 +193,8 @@ class Fairy(_ConnectionFairy):
         pool = self._pool
         record: Any = self._connection_record  # without a `cast`, which is a call
         connection: Any = self.dbapi_connection
-        reset, checkin = pool.dispatch.reset, pool.dispatch.checkin
+        dispatch = pool.dispatch
+        reset, checkin = dispatch.reset, dispatch.checkin
         nobody_is_told = not (
             connection is None
             or record is None

@@ -7,11 +7,14 @@ import sys
 from typing import Any
 
 import gevent
+import gevent.event
 import pytest
 from gevent import get_hub
 from gevent.monkey import get_original
 
 from geventpool import ConnectionPool, PoolClosed, PoolTimeout
+from geventpool.core.clock import HubClock
+from geventpool.core.waiter import Waiter
 from geventpool.testing import FakeDriver, settle
 
 start_thread = get_original("_thread", "start_new_thread")
@@ -260,3 +263,30 @@ def test_what_a_thread_of_the_parent_has_asked_for_is_not_done_in_the_child(lett
         [sys.executable, "-c", CHILD, letter], capture_output=True, text=True, timeout=60
     )
     assert (done.stdout, done.stderr) == ("2 0\n", "")
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("how", ["serve", "refuse", "expire"])
+def test_what_another_thread_has_done_too_late_disturbs_nobody(how, is_killed) -> None:
+    waiter = Waiter()
+    if is_killed:
+        get_hub().loop.run_callback(gevent.getcurrent().throw, ZeroDivisionError)
+        with pytest.raises(ZeroDivisionError):
+            waiter.wait(HubClock(), None)
+    else:
+        assert not waiter.wait(HubClock(), 0.0)
+    {"serve": lambda: waiter.serve(1), "refuse": lambda: waiter.refuse(OSError())}.get(
+        how, waiter.expire
+    )()
+    looked = gevent.event.Event()
+    assert not looked.wait(0.0), "nothing wakes this greenlet"
+    settle()
+
+
+def test_a_waiter_is_settled_once() -> None:
+    waiter = Waiter()
+    waiter.serve(1)
+    assert waiter.wait(HubClock(), None)
+    with pytest.raises(AssertionError, match="bug"):
+        waiter.refuse(OSError())
+    assert (waiter.value, waiter.error) == (1, None)
