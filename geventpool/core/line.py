@@ -119,10 +119,12 @@ class Line(Generic[C]):
             caller = callers.popleft()
         elif shed_after is not None and self.is_overloaded(now, shed_after):
             caller = callers.pop()
-        else:
-            place = self._first_with_a_future(now) if self.patience.is_learnt else 0
+        elif self.patience.is_learnt:
+            place = self._first_with_a_future(now)
             caller = callers[place]
             del callers[place]
+        else:
+            caller = callers.popleft()
         self._left(caller)
         return caller
 

@@ -89,8 +89,10 @@ class Upkeep:
         while idle_until <= now:
             self.discard(ledger.idle[0], causes.SURPLUS)
             idle_until = self._idle_until(now)
-        opens_at = line.look_for_overdue(now, self.pace.connect_time)
-        opens_at = min(opens_at, self._open_wanted(now))
+        opens_at = math.inf
+        if ledger.room > 0 or ledger.opening:  # else nothing can be opened, whoever has waited long
+            opens_at = line.look_for_overdue(now, self.pace.connect_time)
+            opens_at = min(opens_at, self._open_wanted(now))
         due = min(self.ages.next_due(), opens_at, idle_until if pool.config.cleaner else math.inf)
         is_awaited = bool(line.callers)
         if is_awaited:
