@@ -153,9 +153,11 @@ class GeventPool(RecordPool, _Arguments):
         logger = self.logger
         # As `Logger.isEnabledFor`, which remembers here what it said, for one frame less.
         is_debug = getattr(logger, "_cache", _NOTHING).get(logging.DEBUG)
-        fairy._echo = logger.isEnabledFor(logging.DEBUG) if is_debug is None else is_debug
+        if is_debug is None:
+            is_debug = logger.isEnabledFor(logging.DEBUG)
+        fairy._echo = is_debug
         record.fairy_ref = weakref.ref(fairy, record.was_dropped)
-        if fairy._echo:
+        if is_debug:
             self.logger.debug("Connection %r checked out from pool", fairy.dbapi_connection)
         told = self.dispatch.checkout
         if told.listeners or told.parent_listeners:  # its `__bool__`, for one frame less
