@@ -26,8 +26,8 @@ PAGES = sorted(
         "README.md",
         "CONTRIBUTING.md",
         "docs/*.md",
-        "*/README.md",
-        "examples/*/README.md",
+        "loadtests/*.md",
+        "examples/**/*.md",
     )
     for path in ROOT.glob(pattern)
 )
