@@ -52,7 +52,11 @@ soak: $(READY)  ## 30 minutes of load, in which nothing may grow (ARGS='--minute
 release: $(READY)  ## builds the distributions, checks them, and says what is left to do (GEVENTPOOL_URL=https://…)
 	$(PY) -m tools.release
 
-docs: $(READY)  ## draws the plots of docs/
+docs: $(READY)  ## the documentation as a site, in build/docs: a dead link is an error
+	$(PY) -m tools.docs_tables
+	$(PY) -m tools.docs_site
+
+plots: $(READY)  ## draws the plots of docs/
 	$(PY) docs/plots/make_plots.py
 
 clean:  ## removes what was made, but not the sources' pictures
@@ -62,4 +66,4 @@ $(READY): setup.py pyproject.toml tools/make_venv.sh
 	PYTHON=$(PYTHON) tools/make_venv.sh $(VENV)
 	@touch $@
 
-.PHONY: help demo test check peers matrix bench stress loadtest soak release docs clean
+.PHONY: help demo test check peers matrix bench stress loadtest soak release docs plots clean

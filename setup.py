@@ -68,6 +68,7 @@ TRACERS = [
 ]
 # What somebody may give by mistake.
 ASYNCIO = ["aiomysql>=0.2", "aiosqlite>=0.20", "asyncpg>=0.30"]
+DOCS = ["mkdocs-material>=9.6", "mkdocstrings-python>=1.16"]
 RELEASE = ["build>=1", "check-manifest>=0.50", "twine>=6.1"]
 # The other pools, for benchmarks and stress tests.
 PEERS = ["DBUtils>=3", "django-db-geventpool>=4.0.8", "psycopg-pool>=3.3"]
@@ -116,6 +117,7 @@ setup(
             *EXAMPLES,
             *FOUND_BESIDE_US,
             *ASYNCIO,
+            *DOCS,
             *RELEASE,
             "hypothesis>=6.100",
             "grimp>=3.9",

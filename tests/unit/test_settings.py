@@ -25,6 +25,7 @@ from geventpool.config import SETTINGS, make_config
 from geventpool.django.settings import read
 from geventpool.sqlalchemy import GeventPool, wrap
 from geventpool.testing import FakeDriver
+from tools import docs_tables
 
 ROOT = Path(__file__).parents[2]
 VALUES = (7, False, "testing", "fixed", "commit", "host", str.isdigit)
@@ -191,22 +192,9 @@ def test_the_first_arguments_come_in_queue_pools_order() -> None:
     assert [*inspect.signature(GeventPool).parameters][:5] == first
 
 
-def test_the_readmes_table_is_what_is_declared() -> None:
-    spelt = {True: "on", False: "off", None: "none"}
-    rows = []
-    for name, one in SETTINGS.items():
-        default = one.default
-        if default is None or isinstance(default, bool):
-            text = spelt[default]
-        else:
-            text = f'`"{default}"`' if isinstance(default, str) else f"{default:g}"
-        rows.append(f"| `{name}` | {text} | {one.meaning} |")
-    told = (
-        (ROOT / "README.md")
-        .read_text()
-        .split("| setting | default | meaning |\n|---|---|---|\n")[1]
-    )
-    assert told.split("\n\n")[0].splitlines() == rows
+def test_the_tables_of_the_docs_are_what_is_declared() -> None:
+    for page in docs_tables.PAGES:
+        assert page.read_text() == docs_tables.page_with(page.read_text())
 
 
 def test_none_is_not_given_unless_it_is_a_value() -> None:
