@@ -53,8 +53,5 @@ def django(session):
 def libuv(session):
     """The unit tests on gevent's other loop."""
     session.install("-e", ".[dev]")
-    loop = {"GEVENT_LOOP": "libuv-cffi"}
-    # Forks that are played in one process crash there, and the watch's tests do not end (docs/support.md).
-    left_out = [f"--ignore=tests/unit/test_core_{name}.py" for name in ("forks", "watch")]
-    pytest = ["python", "-m", "pytest", "-q", "tests/unit", *left_out, *session.posargs]
-    session.run(*pytest, env=loop)
+    pytest = ["python", "-m", "pytest", "-q", "tests/unit", *session.posargs]
+    session.run(*pytest, env={"GEVENT_LOOP": "libuv-cffi"})
