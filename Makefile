@@ -13,7 +13,7 @@ demo: $(READY)  ## a Flask app under gunicorn and a changing load, shown on a pa
 	$(PY) examples/demo.py $(DATABASE) $(if $(KEEP),--keep)
 
 test: $(READY)  ## all tests, against real MariaDB, PostgreSQL and SQLite
-	-@$(PY) -m tools.system_packages mariadb postgresql prometheus pgbouncer haproxy chromium
+	-@$(PY) -m tools.system_packages mariadb postgresql prometheus pgbouncer haproxy stunnel chromium
 	tools/run_tests.sh $(PY)
 
 check: $(READY)  ## ruff, mypy --strict, import-linter, doctest

@@ -332,10 +332,12 @@ def _observing(settings: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _publish(app: Flask) -> None:
-    """Watches the hub, and publishes what is seen if a directory for it is named."""
+    """Watches the hub, if it can be, and publishes what is seen if a directory for it is named."""
     from geventpool import observe
+    from geventpool.observe.hub import is_libuv
 
-    observe.watch_hub()
+    if not is_libuv():
+        observe.watch_hub()
     directory = app.config.get(SNAPSHOTS) or os.environ.get(SNAPSHOTS)
     if directory:
         observe.publish(directory)

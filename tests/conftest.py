@@ -87,6 +87,12 @@ def haproxy_program(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(scope="session")
+def stunnel_program(request: pytest.FixtureRequest) -> None:
+    """`tools.proxies.Stunnel` can be started."""
+    _install(request, "stunnel")
+
+
+@pytest.fixture(scope="session")
 def mariadb(request: pytest.FixtureRequest) -> Iterator[Any]:
     """A MariaDB (or MySQL) server."""
     yield from _serve(request, MariaDB)

@@ -1,4 +1,4 @@
-"""What stands between a program and its database: PgBouncer and HAProxy, each a private process.
+"""What stands between a program and its database: PgBouncer, HAProxy, stunnel, each a private process.
 
 with PostgreSQL() as server, PgBouncer(server, pool_mode="transaction") as bouncer:
     create_engine(bouncer.url("psycopg"))
@@ -10,10 +10,11 @@ import contextlib
 import os
 import pwd
 import signal
+from pathlib import Path
 from typing import Any
 
 from . import system_packages
-from .servers import Server
+from .servers import Server, _free_port
 
 
 class PgBouncer(Server):
@@ -132,6 +133,52 @@ class HAProxy(Server):
 
     def _command(self) -> list[str]:
         return [str(system_packages.find("haproxy")), "-db", "-f", str(self._home / "haproxy.cfg")]
+
+    def _prepare(self) -> None:
+        """Nothing: it knows no users."""
+
+
+class Stunnel(Server):
+    """stunnel: a TLS tunnel, both ends of it in one process; a program speaks to the near one.
+
+    Args:
+        server: behind the far end.
+        certificate: the far end's, a file; its key is beside it, as `.key`.
+        idle_timeout: seconds of silence after which it cuts a connection.
+    """
+
+    name = "stunnel"
+
+    def __init__(self, server: Any, certificate: Path, idle_timeout: float = 60.0) -> None:
+        self._server = server
+        self._certificate = certificate
+        self._idle_timeout = idle_timeout
+        self._dialect = "mysql" if server.name == "mariadb" else server._dialect
+        self.user, self.password, self.database = server.user, server.password, server.database
+        super().__init__()
+
+    def _create(self) -> None:
+        far = f"{self.host}:{_free_port()}"
+        lines = [
+            "foreground = yes",
+            "pid =",
+            f"TIMEOUTidle = {self._idle_timeout:.0f}",
+            "[near]",
+            "client = yes",
+            f"accept = {self.host}:{self.port}",
+            f"connect = {far}",
+            "verifyPeer = yes",
+            f"CAfile = {self._certificate}",
+            "[far]",
+            f"accept = {far}",
+            f"connect = {self._server.host}:{self._server.port}",
+            f"cert = {self._certificate}",
+            f"key = {self._certificate.with_suffix('.key')}",
+        ]
+        (self._home / "stunnel.conf").write_text("\n".join(lines) + "\n")
+
+    def _command(self) -> list[str]:
+        return [str(system_packages.find("stunnel")), str(self._home / "stunnel.conf")]
 
     def _prepare(self) -> None:
         """Nothing: it knows no users."""

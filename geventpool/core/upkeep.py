@@ -297,8 +297,9 @@ class Upkeep:
                 wanted = max(wanted, ledger.opening + missing, len(self.ages.ageing))
             if ledger.opening >= min(wanted, pace.allowed(line.overdue)):
                 break
-            if now < pace.retry_at:
-                return pace.retry_at
+            opens_at = pace.opens_at(is_awaited=bool(line.callers))
+            if now < opens_at:
+                return opens_at
             entry = ledger.reserve()
             if entry is None:
                 break
@@ -369,7 +370,8 @@ class Upkeep:
     def _failed(self, error: BaseException, started: float) -> None:
         """Refuses the first whom it was for; all in line, if nothing is left that could serve them.
 
-        Nobody in the first second of an outage.
+        Nobody in the first second of an outage; nobody who has asked since the attempt began, unless
+        that was long ago.
         """
         pool, pace = self._pool, self.pace
         ledger, callers = pool.ledger, pool.line.callers
@@ -388,12 +390,14 @@ class Upkeep:
             self._say(error)
         if not is_to_be_told:
             return
+        asked_by = now if pace.is_slow else started
+        concerned = [waiter for waiter in callers if waiter.parked_at <= asked_by]
         if not (ledger.opening or ledger.in_use):  # nothing is left that could serve them
-            for _ in range(len(callers)):
-                self.waiting.refuse(callers[0], error)
+            for waiter in concerned:
+                self.waiting.refuse(waiter, error)
                 error = another(error)
             return
-        for waiter in callers:
+        for waiter in concerned:
             if waiter.wants_open or waiter.is_overdue:  # the others wait for a return
                 self.waiting.refuse(waiter, error)
                 return

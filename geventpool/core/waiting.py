@@ -223,8 +223,8 @@ class Waiting:
             raise PoolClosed(f"{pool!r} is closed")
         if deadline != deadline:
             raise ConfigError("timeout", deadline, "give a number of seconds, or None")
-        error = self._pace.last_error
-        if not ledger.in_use and error and self._pace.would_fail(now, ledger.opening > 0):
+        error, is_any_opening = self._pace.last_error, ledger.opening > 0
+        if not ledger.in_use and error and self._pace.would_fail(now, deadline, is_any_opening):
             raise another(error)
         if deadline <= now:
             self._open_one(now)

@@ -203,9 +203,15 @@ class Watch:
         self.hub = get_hub()
         self._followed: dict[int, ref[Entry]] = {}  # weak, so that nothing is kept alive
         self._io: Any = None
+        self._is_parents = False
         self._epoll = new_epoll()
         self.poll: Callable[[int, int], list[tuple[int, int]]] = self._epoll.poll
         self._io = self.hub.loop.io(self._epoll.fileno(), _READ, ref=False)
+        shared = getattr(self._io, "_watcher_ref", None)
+        if (
+            shared is not None
+        ):  # with libuv gevent does not pass `ref` on to the watcher of the number
+            shared.ref = False
         self._io.start(_on_ready, ref(self))
 
     def add(self, entry: Entry) -> None:
@@ -232,8 +238,8 @@ class Watch:
         """Something has hung up. Runs in the hub."""
         if not unforked:  # the inherited epoll is the parent's, too
             look_for_fork()
-            return
-        self.tell(self.poll(0, FEW))
+        elif not self._is_parents:
+            self.tell(self.poll(0, FEW))
 
     def tell(self, events: list[tuple[int, int]]) -> None:
         """Tells the pools what `poll` has returned, and what is left. Never switches."""
@@ -249,6 +255,19 @@ class Watch:
                 else:
                     tell(entry)
             events = self.poll(0, FEW)
+
+    def end_in_child(self) -> None:
+        """Lets go of the parent's epoll.
+
+        libuv takes a watcher out of its own epoll at once, and until `gevent.reinit` has run, that is the
+        parent's, too, which would be told of nothing any more: so this waits for the hub's next turn.
+        """
+        loop = self.hub.loop
+        if loop is not None and "libuv" in type(loop).__module__:
+            self._is_parents = True
+            loop.run_callback(self.end)
+        else:
+            self.end()
 
     def end(self) -> None:
         """Lets go of the epoll, which may be the parent's: nothing in it is touched."""
@@ -284,7 +303,7 @@ def _begin_again() -> None:
     watch: Watch | None = getattr(_watches, "here", None)
     _watches.here = None
     if watch is not None and watch.hub is get_hub_if_exists():
-        watch.end()
+        watch.end_in_child()
 
 
 at_fork(_begin_again)

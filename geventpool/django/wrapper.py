@@ -6,6 +6,7 @@ connects and gives back when it closes, and everything else, liveness, resets, k
 
 from __future__ import annotations
 
+import _thread
 import time
 from collections.abc import Callable
 from typing import Any
@@ -227,7 +228,8 @@ class PooledWrapper(_Base):
         self._loan = loan = pool.lend(is_new)
         self.is_new = loan.is_new
         owner = getcurrent()
-        if isinstance(owner, Greenlet):
+        # One to whom the wrapper is lent by `inc_thread_sharing` may end before its owner goes on with it.
+        if isinstance(owner, Greenlet) and self._thread_ident == _thread.get_ident():
             owner.rawlink(self._owner_ended)
             self._linked_to = owner
         return loan

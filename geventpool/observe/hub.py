@@ -80,10 +80,13 @@ class HubWatch:
         last: the last of them.
 
     Raises:
-        ConfigError: the threshold cannot be used.
+        ConfigError: the threshold cannot be used, or the loop is libuv's.
     """
 
     def __init__(self, threshold: float = 0.1) -> None:
+        if is_libuv():
+            cure = "a hub can be watched on libev only, so unset it"
+            raise ConfigError("GEVENT_LOOP", "libuv", cure)
         if not isinstance(threshold, (int, float)) or not 0.001 <= threshold < 1e9:
             raise ConfigError("blocked_after", threshold, "give a number of seconds from 0.001 up")
         self.threshold = threshold
@@ -169,6 +172,11 @@ class HubWatch:
         return not self._is_stopped
 
 
+def is_libuv() -> bool:
+    """Has the calling thread's hub libuv's loop? gevent has no prepare watchers there."""
+    return "libuv" in type(get_hub().loop).__module__
+
+
 def watch_hub(blocked_after: float = 0.1) -> HubWatch:
     """Watches the hub of the calling thread from now on; once for each hub.
 
@@ -176,7 +184,7 @@ def watch_hub(blocked_after: float = 0.1) -> HubWatch:
         blocked_after: a turn of the loop that takes more seconds is logged, with the stack.
 
     Raises:
-        ConfigError: the threshold cannot be used.
+        ConfigError: the threshold cannot be used, or the loop is libuv's.
     """
     for watch in _watches:
         if watch.is_here:

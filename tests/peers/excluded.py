@@ -36,7 +36,7 @@ SQLALCHEMY_1_4 = SQLALCHEMY | {
     "QueuePoolTest::test_timeout_subsecond_precision": _AT_ONCE,
 }
 
-IN_TIME = {"QueuePoolTest::test_timeout_subsecond_precision"}
+IN_TIME = {"QueuePoolTest::test_timeout", "QueuePoolTest::test_timeout_subsecond_precision"}
 """They pass, or not, by how busy the machine is."""
 
 _WHICH_POOL = "asks which pool Flask-SQLAlchemy gives an engine, and here it is always another"
@@ -53,6 +53,7 @@ DJANGO = {
     f"{_OWN_POOL_TESTS}test_connect_pool": _OWN_POOL,
     f"{_OWN_POOL_TESTS}test_connect_pool_with_timezone": _OWN_POOL,
     f"{_OWN_POOL_TESTS}test_connect_pool_setting_ignored_for_psycopg2": _OWN_POOL,
+    f"{_OWN_POOL_TESTS}test_pool_check_can_be_overridden": _OWN_POOL,
     f"{_OWN_POOL_TESTS}test_pooling_health_checks": _OWN_POOL,
     f"{_OWN_POOL_TESTS}test_pooling_not_support_persistent_connections": _OWN_POOL,
     "gis_tests.inspectapp.tests.OGRInspectTest.test_time_field": (

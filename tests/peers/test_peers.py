@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
+import gevent
 import pytest
 
 from .excluded import FLASK_SQLALCHEMY, SQLALCHEMY, SQLALCHEMY_1_4
@@ -54,13 +54,15 @@ def flask_sqlalchemys(name: str) -> Both:
 
 @pytest.fixture(scope="module")
 def outcome_of() -> Iterator[Callable[[str], Both]]:
-    """All of them at once: they sleep most of the time."""
-    with ThreadPoolExecutor() as threads:
-        outcomes: dict[str, Future[Both]] = {
-            f"sqlalchemy {minor}": threads.submit(sqlalchemys, minor) for minor in MINORS
-        }
-        outcomes |= {f"flask {name}": threads.submit(flask_sqlalchemys, name) for name in FLASKS}
-        yield lambda name: outcomes[name].result()
+    """All of them at once: they sleep most of the time.
+
+    Greenlets, because an executor holds a lock while it starts a thread, and a fork wants that lock:
+    where threads are greenlets, the two may wait for each other.
+    """
+    outcomes = {f"sqlalchemy {minor}": gevent.spawn(sqlalchemys, minor) for minor in MINORS}
+    outcomes |= {f"flask {name}": gevent.spawn(flask_sqlalchemys, name) for name in FLASKS}
+    yield lambda name: outcomes[name].get()
+    gevent.joinall(list(outcomes.values()))
 
 
 @pytest.mark.parametrize("minor", MINORS)

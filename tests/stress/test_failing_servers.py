@@ -91,19 +91,19 @@ def proxy(url: str, proxy_to: Callable[[str], Proxy]) -> Iterator[Proxy]:
     ("driver", "shared", "kind"),
     [("pymysql", "mariadb", MariaDB), ("psycopg", "postgresql", PostgreSQL)],
 )
-def test_while_a_server_is_down_callers_fail_fast_and_its_return_is_found_within_a_second(
+def test_while_a_server_is_down_callers_fail_soon_and_when_it_is_back_none_fails(
     request: pytest.FixtureRequest, driver: str, shared: str, kind: Callable[[], Any]
 ) -> None:
     request.getfixturevalue(shared)
     with kind() as server, Scene(server.url(driver)) as scene:
         load = Load(scene)
         down_at, up_at = scene.survive_a_kill(server, load, 2 * STEP)
-        assert_failed_fast(load, scene.connects, down_at, up_at)
+        assert_failed_soon(load, scene.connects, down_at, up_at)
         assert_recovered(load, scene.connects, up_at)
         scene.assert_right()
 
 
-def assert_failed_fast(load: Load, connects: Connects, down_at: float, up_at: float) -> None:
+def assert_failed_soon(load: Load, connects: Connects, down_at: float, up_at: float) -> None:
     errors = load.errors()
     kinds = {type(one.error) for one in errors}
     assert kinds == {OperationalError}, "the database's own error, and not the pool's time-out"
@@ -115,8 +115,8 @@ def assert_failed_fast(load: Load, connects: Connects, down_at: float, up_at: fl
     attempts = sum(given_up_at < began < up_at for began in connects.begun)
     refused = sum(given_up_at < one.ended < up_at for one in errors)
     print(f"{attempts} attempts while down, {refused} requests refused")
-    # An attempt's error alone would reach those who are in line by then, each greenlet once.
-    assert refused > 2 * GREENLETS * attempts, "most are told the last error"
+    assert attempts >= 3, "nobody waits for long"
+    assert refused > GREENLETS // 2 * attempts, "they share the attempts"
 
 
 def assert_recovered(load: Load, connects: Connects, up_at: float) -> None:
@@ -124,6 +124,7 @@ def assert_recovered(load: Load, connects: Connects, up_at: float) -> None:
     last = max(one.ended for one in load.errors())
     print(f"first success {first - up_at:.3f} s, last error {last - up_at:.3f} s after the return")
     assert [began - up_at for began in connects.failed if began > up_at] == []
+    assert [one for one in load.errors() if one.began > up_at] == []
     assert max(first, last) - up_at < STEP + SLACK
 
 

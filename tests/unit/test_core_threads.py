@@ -100,8 +100,9 @@ def test_a_killed_greenlet_of_another_thread_takes_nothing_with_it(pool) -> None
     settle()
     assert pool.stats().waiting == 0
     held.close()
+    step = max(5e-6, gevent.get_hub().loop.approx_timer_resolution)  # libuv counts milliseconds
     for number in range(40):
-        in_thread(elsewhere, number * 5e-6)
+        in_thread(elsewhere, number * step)
     with pool.connection(timeout=1):
         pool.core.ledger.check()
 

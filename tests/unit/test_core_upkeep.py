@@ -25,15 +25,46 @@ def fail(pool: ConnectionPool, error: type[Exception], times: int) -> None:
 def test_a_server_that_is_down_is_not_asked_by_each_caller(driver, clock) -> None:
     driver.is_down = True
     pool = ConnectionPool(driver.connect, clock=clock)
-    fail(pool, driver.Error, 100)
-    assert driver.attempts == 3, "in one instant: three failures are proof"
+    fail(pool, driver.Error, 3)
+    callers = []
     for _ in range(100):
+        callers += [gevent.spawn(pool.connection) for _ in range(10)]
         clock.advance(0.1)
-        fail(pool, driver.Error, 10)
-    assert 10 <= driver.attempts - 3 <= 40, "in ten seconds, with pauses of up to one"
+    assert 40 <= driver.attempts - 3 <= 80, "in ten seconds, with pauses of up to a quarter of one"
+    clock.advance(0.25)
+    assert {type(caller.exception) for caller in callers} == {driver.OperationalError}
+
+
+def test_nobody_is_told_of_an_attempt_that_began_before_he_asked(driver, clock) -> None:
+    driver.is_down = True
+    driver.connect_time = 0.1
+    pool = ConnectionPool(driver.connect, clock=clock)
+    clock.call_later(0.3, lambda: None, ref=False)
+    first = gevent.spawn(fail, pool, driver.Error, 3)
+    clock.advance(0.4)
+    assert first.successful()
+    in_the_pause = gevent.spawn(pool.connection)
+    settle()
+    assert not in_the_pause.dead
+    while driver.attempts == 3:
+        clock.advance(0.01)
+    later = gevent.spawn(pool.connection)
+    clock.advance(0.1)
+    assert isinstance(in_the_pause.exception, driver.OperationalError)
+    assert not later.dead
     driver.is_down = False
-    clock.advance(1)
-    pool.connection().close()
+    clock.advance(0.35)
+    later.get(block=False).close()
+
+
+def test_who_cannot_wait_for_the_next_attempt_is_told_the_last_error(driver, clock) -> None:
+    driver.is_down = True
+    pool = ConnectionPool(driver.connect, clock=clock)
+    fail(pool, driver.Error, 3)
+    for timeout in (0, 0.01):
+        with pytest.raises(driver.OperationalError):
+            pool.connection(timeout=timeout)
+    assert driver.attempts == 3
 
 
 def test_an_outage_that_is_over_within_a_second_costs_nobody_an_error(driver, clock) -> None:
@@ -54,7 +85,7 @@ def test_an_outage_that_is_over_within_a_second_costs_nobody_an_error(driver, cl
         settle()
 
 
-def test_a_longer_outage_is_told_to_those_in_line_after_a_second_and_to_others_at_once(
+def test_a_longer_outage_is_told_to_those_in_line_after_a_second_and_to_others_by_the_next_attempt(
     driver, clock
 ) -> None:
     pool = ConnectionPool(driver.connect, clock=clock)
@@ -68,8 +99,10 @@ def test_a_longer_outage_is_told_to_those_in_line_after_a_second_and_to_others_a
     clock.advance(0.02)
     assert [type(one.exception) for one in (first, second)] == [driver.OperationalError] * 2
     attempts = driver.attempts
-    fail(pool, driver.Error, 10)
-    assert driver.attempts == attempts
+    others = [gevent.spawn(pool.connection) for _ in range(10)]
+    clock.advance(0.25)
+    assert [type(one.exception) for one in others] == [driver.OperationalError] * 10
+    assert driver.attempts == attempts + 1
     driver.is_down = False
     clock.advance(1)
     pool.connection().close()

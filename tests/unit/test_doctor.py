@@ -20,6 +20,7 @@ from flask.cli import ScriptInfo
 from flask_sqlalchemy import SQLAlchemy
 from gevent.monkey import get_original
 from sqlalchemy import create_engine
+from sqlalchemy.pool import QueuePool
 
 import geventpool.observe
 from geventpool import ConfigError, ConnectionPool, PoolDeadlock, PoolTimeout
@@ -416,6 +417,6 @@ def test_flask_geventpool_doctor_is_the_same(
 def test_a_stock_engine_is_found_in_a_program(tmp_path: Path) -> None:
     from geventpool.doctor.sources.engines import engines_in_process
 
-    engine = create_engine(f"sqlite:///{tmp_path / 'a.db'}")
+    engine = create_engine(f"sqlite:///{tmp_path / 'a.db'}", poolclass=QueuePool)
     assert str(tmp_path / "a.db") in [one.name for one in engines_in_process()]
     engine.dispose()

@@ -112,7 +112,7 @@ def test_a_fleet_is_named_after_database_host_port_and_user(folder: str) -> None
     assert name_of(MYSQL) == "mysql db.example 3307 orders shop"
     assert name_of(MYSQL.replace("secret", "changed")) == name_of(MYSQL)
     assert name_of(MYSQL.replace("3307", "3308")) != name_of(MYSQL)
-    assert name_of(MYSQL.replace("mysql+pymysql", "postgresql+psycopg")).startswith("postgresql")
+    assert name_of(MYSQL.replace("mysql+pymysql", "postgresql+psycopg2")).startswith("postgresql")
     assert name_of(MYSQL, fleet_name="all of them") == "all of them"
     # Where it cannot be seen whom a function connects to.
     assert name_of(MYSQL, creator=FakeDriver().connect) == "mysql"

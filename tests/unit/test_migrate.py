@@ -19,7 +19,7 @@ from geventpool.migrate.command import url_after
 from geventpool.simulator import make_trace
 from geventpool.sqlalchemy import GeventPool
 
-URL = "postgresql+psycopg://u:hunter2@h/d"
+URL = "mysql+pymysql://u:hunter2@h/d"
 
 
 def proposed(source: str, name: str = "settings.py") -> str:
@@ -404,11 +404,12 @@ def test_a_tree_is_shown_as_a_diff_with_reasons_and_left_as_it_is(tree: Path) ->
         "create_engine('mysql+pymysql://h/d', connect_args={'password': 'hunter2'})",
         "create_engine('mysql+pymysql://h/d', connect_args=dict(passwd='hunter2'))",
         "create_engine('mysql+pymysql://shop:hunter2@h/d')",
-        "create_engine('postgresql+psycopg://h/d?user=shop&password=hunter2')",
+        "create_engine('mysql+pymysql://h/d?user=shop&password=hunter2')",
     ],
 )
 def test_no_way_to_give_a_password_shows_it(tmp_path: Path, call: str) -> None:
-    (tmp_path / "db.py").write_text(f"from sqlalchemy import URL, create_engine\nengine = {call}\n")
+    imports = "from sqlalchemy.engine import URL, create_engine\n"
+    (tmp_path / "db.py").write_text(f"{imports}engine = {call}\n")
     for arguments in ([], ["--json"]):
         said = migrate(str(tmp_path), *arguments)
         assert "poolclass=GeventPool" in said

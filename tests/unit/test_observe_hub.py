@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +21,10 @@ from geventpool.observe.hub import HubWatch
 from geventpool.sqlalchemy import GeventPool
 
 block = get_original("time", "sleep")
+
+
+if "libuv" in type(get_hub().loop).__module__:
+    pytest.skip("no hub of libuv can be watched", allow_module_level=True)
 
 
 @pytest.fixture
@@ -69,6 +76,24 @@ def test_a_second_watch_takes_the_place_of_the_first(watch) -> None:
 def test_a_wrong_threshold_is_refused(value) -> None:
     with pytest.raises(ConfigError, match="blocked_after"):
         geventpool.observe.watch_hub(value)
+
+
+def test_no_hub_of_libuv_is_watched_and_flasks_door_does_without() -> None:
+    program = (
+        "import flask, geventpool.observe\nfrom geventpool.flask import GeventPool\n"
+        "app = flask.Flask('shop')\napp.config['GEVENTPOOL_OBSERVE'] = True\nGeventPool(app)\n"
+        "geventpool.observe.watch_hub()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env={**os.environ, "GEVENT_LOOP": "libuv-cffi"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = "GEVENT_LOOP='libuv': a hub can be watched on libev only, so unset it"
+    assert said in done.stderr
+    assert "line 6, in <module>" in done.stderr
 
 
 def test_native_threads_that_use_a_pool_are_observed_with_their_call_sites(tmp_path) -> None:

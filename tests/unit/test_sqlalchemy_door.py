@@ -185,7 +185,8 @@ OLD = {
 def test_a_wrapped_engine_keeps_what_the_settings_and_their_profile_leave_open(
     url: str, settings: dict[str, Any], kept: object
 ) -> None:
-    pool: Any = wrap(create_engine(url, **OLD), **settings).pool
+    # Said, because SQLAlchemy 1.4 gives a file of SQLite a pool without such settings.
+    pool: Any = wrap(create_engine(url, poolclass=QueuePool, **OLD), **settings).pool
     for one in (pool, pool.recreate()):
         config = one.config
         assert (config.max_size, config.timeout, config.recycle, config.pre_ping) == kept

@@ -322,6 +322,25 @@ def test_a_shared_connection_survives_the_greenlets_that_use_it(alias: Alias) ->
     in_greenlet(misuse)
 
 
+def test_who_borrowed_through_a_shared_wrapper_and_ends_takes_nothing_with_him(
+    alias: Alias,
+) -> None:
+    name = alias()
+    wrapper = connections[name]
+    wrapper.inc_thread_sharing()
+
+    def borrow() -> int:
+        connections[name] = wrapper
+        return int(ask(name))
+
+    borrower = gevent.spawn(borrow)
+    borrower.rawlink(lambda _: wrapper.dec_thread_sharing())  # before what is linked at the borrow
+    pid = borrower.get(timeout=20)
+    gevent.sleep(0)
+    assert wrapper.connection is not None
+    assert ask(name) == pid
+
+
 def test_a_receiver_of_connection_created_knows_a_new_connection(alias: Alias) -> None:
     name = alias()
     seen = []

@@ -1,18 +1,21 @@
-"""HAProxy between a pool and its database: the program itself, forwarding TCP."""
+"""HAProxy, or a TLS tunnel, between a pool and its database: the programs themselves."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gevent
 import pytest
 
 from geventpool import ConnectionPool
-from tools.proxies import HAProxy
+from tools.proxies import HAProxy, Stunnel
 from tools.servers import MariaDB
 
+from .certificates import Authority
 from .dbapi import (
     MYSQL,
     ask,
@@ -29,9 +32,19 @@ NAMES = ["pymysql", "psycopg", "psycopg2", "pg8000"]
 
 
 @pytest.fixture(params=NAMES)
-def name(request: pytest.FixtureRequest, haproxy_program: None) -> str:
+def name(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
+
+
+@pytest.fixture(params=["haproxy", "stunnel"])
+def start_proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Any]:
+    """Starts one in front of a server."""
+    request.getfixturevalue(f"{request.param}_program")
+    if request.param == "haproxy":
+        return HAProxy
+    certificate = Authority(tmp_path, "authority").issue("database").certificate
+    return partial(Stunnel, certificate=certificate)
 
 
 @pytest.fixture
@@ -50,7 +63,7 @@ def observer(server: Any, name: str) -> Iterator[Any]:
 def make_pool(name: str) -> Iterator[Callable[..., ConnectionPool]]:
     with contextlib.ExitStack() as made:
 
-        def make(proxy: HAProxy, **settings: Any) -> ConnectionPool:
+        def make(proxy: Any, **settings: Any) -> ConnectionPool:
             pool = ConnectionPool(
                 lambda: open_connection(name, proxy.url(name)), max_size=SIZE, **settings
             )
@@ -92,10 +105,10 @@ def sleep(pool: ConnectionPool, name: str) -> None:
     ask(pool, "select sleep(300)" if name in MYSQL else "select pg_sleep(300)")
 
 
-def test_connections_that_haproxy_cuts_while_they_are_idle_cost_no_caller_an_error(
-    server: Any, make_pool: Any
+def test_connections_that_are_cut_while_they_are_idle_cost_no_caller_an_error(
+    server: Any, start_proxy: Any, make_pool: Any
 ) -> None:
-    with HAProxy(server, idle_timeout=1) as proxy:
+    with start_proxy(server, idle_timeout=1) as proxy:
         pool = make_pool(proxy)
         assert ask(pool) == [(1,)]
         assert eventually(lambda: pool.stats().idle == 0), "the hub is told"
@@ -103,33 +116,41 @@ def test_connections_that_haproxy_cuts_while_they_are_idle_cost_no_caller_an_err
             assert ask(pool) == [(1,)]
 
 
-def test_a_restart_of_haproxy_and_kills_of_sessions_cost_only_those_in_use_an_error(
-    server: Any, make_pool: Any, observer: Any, name: str
+def test_a_restart_a_kill_and_kills_of_sessions_cost_only_those_in_use_an_error(
+    server: Any, start_proxy: Any, make_pool: Any, observer: Any, name: str
 ) -> None:
-    with HAProxy(server) as proxy:
+    with start_proxy(server) as proxy:
         pool = make_pool(proxy)
-        fill(pool)
-        in_use = pool.connection()
-        proxy.restart()
-        for _ in range(2 * SIZE):
-            assert ask(pool) == [(1,)]
-        with pytest.raises(module_of(name).Error), in_use as connection:
-            run(connection, "select 1")
+        for end_it in (proxy.restart, proxy.kill):
+            fill(pool)
+            in_use = pool.connection()
+            end_it()
+            if end_it == proxy.kill:
+                proxy.start()
+            for _ in range(2 * SIZE):
+                assert ask(pool) == [(1,)]
+            with pytest.raises(module_of(name).Error), in_use as connection:
+                run(connection, "select 1")
         with contextlib.ExitStack() as lent:
             numbers = [number_of(name, lent.enter_context(pool.connection())) for _ in range(SIZE)]
         for number in numbers:
             end(name, observer, number)
-        assert eventually(lambda: pool.stats().idle == 0), "HAProxy has passed it on"
+        assert eventually(lambda: pool.stats().idle == 0), "it was passed on"
         for _ in range(2 * SIZE):
             assert ask(pool) == [(1,)]
 
 
 def test_a_query_whose_caller_is_killed_ends_on_the_server_or_keeps_its_place(
-    server: Any, make_pool: Any, observer: Any, name: str, caplog: pytest.LogCaptureFixture
+    server: Any,
+    start_proxy: Any,
+    make_pool: Any,
+    observer: Any,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """PostgreSQL's request goes through. MySQL's thread cannot be told from another server's."""
     before = asleep(name, observer)
-    with HAProxy(server) as proxy:
+    with start_proxy(server) as proxy:
         pool = make_pool(proxy)
         caller = gevent.spawn(sleep, pool, name)
         assert eventually(lambda: asleep(name, observer) - before)
