@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .autocap import follow
 from .config import PoolConfig
 from .core.registry import for_each, pools
 from .core.stats import PoolStats
@@ -20,6 +21,7 @@ from .pool import ConnectionPool, PooledConnection
 from .profiles import PROFILES
 
 for_each(join)
+for_each(follow)
 
 __version__ = "0.1.0"
 

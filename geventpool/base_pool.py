@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from operator import attrgetter
 from typing import Any
 
-from . import drivers
+from . import autocap, drivers
 from .config import SETTINGS, PoolConfig, change, make_config
 from .core import stacks, threads
 from .core.entry import IN_USE, Entry
@@ -26,6 +26,7 @@ from .drivers.canceller import Canceller
 from .drivers.libpq import forget_hanging
 from .errors import ConfigError
 from .setting import read_number
+from .sizing.cap import Decision
 
 log = logging.getLogger("geventpool")
 
@@ -76,6 +77,12 @@ class BasePool:
         self.config = config if self._is_shared is None else config.for_memory(self._is_shared)
         is_sized_anew = any(SETTINGS[name].is_sizing for name in known)
         self.core.configure(self.config, config.policy() if is_sized_anew else None)
+        autocap.follow(self.core)
+
+    @property
+    def cap_decision(self) -> Decision | None:
+        """What `auto_cap` has decided last, and why; `None`: nothing yet. Never switches greenlets."""
+        return autocap.decision_of(self.core)
 
     def resize(self, max_size: float) -> None:
         """Changes the hard cap; surplus connections are closed as they become idle."""

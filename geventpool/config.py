@@ -42,6 +42,10 @@ from .sizing.paced import Knob, Paced
 DEFAULT_MAX_SIZE: Final = 20
 """Hard cap when none is given; docs/sizing.md has the measurement behind it."""
 
+AUTO: Final = "auto"
+AUTO_BOUND: Final = 100
+"""What `max_size="auto"` never goes beyond without a fleet: PostgreSQL's default `max_connections`."""
+
 DEFAULT_MAX_OVERFLOW: Final = 10
 """What `QueuePool` adds to a `pool_size` that comes alone."""
 
@@ -67,8 +71,14 @@ class PoolConfig:
     max_size: float = setting(
         DEFAULT_MAX_SIZE,
         "hard cap of connections in any state, as `pool_size` and `max_overflow` together make one; "
-        "`math.inf`: none",
+        '`math.inf`: none; `"auto"`: `auto_cap` below `fleet_size`, or 100 without a fleet',
         CAP,
+    )
+    auto_cap: bool = setting(
+        False,
+        "below the hard cap the pool looks for the smallest cap with the best throughput, and follows "
+        "it when the load or the server changes",
+        FLAG,
     )
     min_idle: int = setting(
         1,
@@ -221,6 +231,10 @@ class PoolConfig:
     )
 
     def __post_init__(self) -> None:
+        if isinstance(self.max_size, str) and self.max_size == AUTO:
+            bound = (self.fleet and self.fleet_size) or AUTO_BOUND
+            object.__setattr__(self, "max_size", bound)
+            object.__setattr__(self, "auto_cap", True)
         for one in fields(self):
             value = one.metadata["setting"].kind.read(one.name, getattr(self, one.name))
             object.__setattr__(self, one.name, value)
@@ -252,7 +266,8 @@ class PoolConfig:
             is_shared: by its connections; else each connection would have a database of its own.
         """
         most, least = (self.max_size, max(1, self.min_idle)) if is_shared else (1, 1)
-        return replace(self, max_size=most, min_idle=least, recycle=-1, reclaim_after=None)
+        sized = replace(self, max_size=most, min_idle=least, auto_cap=False)
+        return replace(sized, recycle=-1, reclaim_after=None)
 
     def policy(self) -> SizingPolicy:
         """A new sizing policy, without a history, for one pool."""
@@ -339,7 +354,7 @@ def make_config(
     profile: str | None = None,
     pool_size: int | None = None,
     max_overflow: int | None = None,
-    max_size: float | None = None,
+    max_size: float | str | None = None,
     **settings: Any,
 ) -> PoolConfig:
     """Puts together what a user gave, a profile and the defaults, in this order of precedence.
@@ -351,7 +366,7 @@ def make_config(
         pool_size: as in SQLAlchemy's `QueuePool`: with `max_overflow` it makes the hard cap; 0: none.
             Both may be numbers of any kind, and text.
         max_overflow: as in `QueuePool`; -1: no cap.
-        max_size: the hard cap itself, instead of the two.
+        max_size: the hard cap itself, instead of the two; `"auto"`: see `PoolConfig`.
         **settings: fields of `PoolConfig`.
 
     Raises:
@@ -387,7 +402,7 @@ def make_config(
         max_size = getattr(policy, "max_size", None) or size or DEFAULT_MAX_SIZE
     if "min_idle" not in settings and getattr(policy, "min_idle", None) is not None:
         settings["min_idle"] = policy.min_idle  # type: ignore[union-attr]
-    return PoolConfig(max_size=max_size, **settings)
+    return PoolConfig(max_size=max_size, **settings)  # type: ignore[arg-type]  # AUTO
 
 
 def change(given: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -220,8 +220,8 @@ def _read_cancel_deadline(name: str, value: Any) -> Any:
     return read_seconds(name, value, "a number of seconds; 0 to never cancel")
 
 
-def _parse_cap(text: str) -> float:
-    return math.inf if text == "inf" else int(text)
+def _parse_cap(text: str) -> float | str:
+    return text if text == "auto" else math.inf if text == "inf" else int(text)
 
 
 def _parse_flag(text: str) -> bool:
@@ -232,7 +232,7 @@ def _keep(_name: str, value: Any) -> Any:
     return value
 
 
-CAP = Kind(_read_cap, _parse_cap, "a whole number or inf")
+CAP = Kind(_read_cap, _parse_cap, "a whole number, inf or auto")
 WHOLE = Kind(_read_whole, int, "a whole number")
 FLEET = or_none(Kind(_read_fleet, str, '"host", or the absolute path of a directory'))
 NAME = Kind(_read_name, str, "a name")

@@ -33,6 +33,12 @@ class Listener:
     def refused(self, why: str) -> None:
         """A caller gets no entry; `why` as in `PoolStats.timeout_reasons`."""
 
+    def ring_found(self) -> None:
+        """Everybody who holds an entry waits for another one; next, one of them is refused.
+
+        Unless a higher `grant` now makes room.
+        """
+
     def returned(self, entry: Entry, held: float) -> None:
         """An entry is nobody's any more, after so many seconds: it goes to the next, or is closed.
 
@@ -124,6 +130,10 @@ class Listeners(Listener):
     def refused(self, why: str) -> None:
         """Tells all."""
         self._tell("refused", why, is_pools=True)
+
+    def ring_found(self) -> None:
+        """Tells all."""
+        self._tell("ring_found", is_pools=True)
 
     def returned(self, entry: Entry, held: float) -> None:
         """Tells all."""

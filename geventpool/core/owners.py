@@ -129,7 +129,7 @@ class Owners:
             return
         gc.collect()  # some of them may have been dropped in reference cycles
         ring = self._find_ring()
-        if ring is None:
+        if ring is None or self._is_resolved(ring):
             return
         told = [
             f"{stacks.name_of(owner)} holds {entry.resource!r} of {owners._pool!r}:\n"
@@ -147,6 +147,15 @@ class Owners:
             (waits[entry.owner] for entry in self._in_use()), key=lambda wait: wait[1].deadline
         )
         owners._refuse(waiter, error, causes.DEADLOCK)
+
+    def _is_resolved(self, ring: list[tuple[Owners, Entry, Any]]) -> bool:
+        """Has a listener of one of the pools made room? Never switches."""
+        for owners in dict.fromkeys(owners for owners, _, _ in ring):
+            if (listener := owners._pool.listener) is not None:
+                listener.ring_found()
+                if self._find_ring() is None:
+                    return True
+        return False
 
     def _find_ring(self) -> list[tuple[Owners, Entry, Any]] | None:
         """All holders, if every one of them waits for a pool all of whose holders do; else `None`."""

@@ -28,7 +28,7 @@ from geventpool.testing import FakeDriver
 from tools import docs_tables
 
 ROOT = Path(__file__).parents[2]
-VALUES = (7, False, "testing", "fixed", "commit", "host", str.isdigit)
+VALUES = (7, False, "testing", "fixed", "commit", "host", True, str.isdigit)
 """For each setting the first of them that it takes, and that is not its default."""
 
 

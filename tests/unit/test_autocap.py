@@ -1,0 +1,141 @@
+"""`max_size="auto"`: real pools whose cap finds itself, in virtual time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+
+import gevent
+import pytest
+
+from geventpool import ConfigError, ConnectionPool, PoolConfig, PoolDeadlock
+from geventpool.config import AUTO_BOUND, make_config
+from geventpool.simulator.knee import Knee
+
+
+def test_auto_is_a_cap_that_moves_below_a_bound() -> None:
+    config = make_config(max_size="auto")
+    assert (config.max_size, config.auto_cap) == (AUTO_BOUND, True)
+    assert PoolConfig(max_size="auto") == config  # type: ignore[arg-type]
+    assert make_config(max_size="auto", fleet="host", fleet_size=40).max_size == 40
+    assert make_config(max_size=64, auto_cap=True).max_size == 64
+    assert not make_config().auto_cap
+
+
+def test_a_word_that_is_no_cap_is_refused() -> None:
+    with pytest.raises(ConfigError, match="max_size='automatic'"):
+        make_config(max_size="automatic")
+
+
+def test_it_begins_where_a_pool_without_a_setting_stands(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size="auto")
+    assert pool.stats().max_size == 20
+    assert pool.cap_decision is None
+
+
+def test_a_pool_without_it_has_no_listener(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock)
+    assert pool.core.listener is None
+    assert pool.stats().max_size == 20
+
+
+def test_it_can_be_changed_while_the_pool_runs(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=50)
+    pool.configure(max_size="auto")
+    assert pool.stats().max_size == 20
+    pool.configure(max_size=10)
+    assert pool.stats().max_size == 10
+    assert pool.core.listener is None
+    assert pool.core.ledger.cap.granted == math.inf
+    pool.configure(auto_cap=True)
+    pool.configure(max_size=5)
+    assert pool.stats().max_size == 5
+
+
+class Server:
+    """A query takes the longer the more of them run.
+
+    Args:
+        clock: the pool's.
+        load: what it is like.
+    """
+
+    def __init__(self, clock, load: Knee) -> None:
+        self.clock, self.load = clock, load
+        self.running = self.done = self.most = 0
+        self.chance = random.Random(1)
+
+    def serve(self, pool: ConnectionPool) -> None:
+        while True:
+            with pool.connection(timeout=None):
+                self.running += 1
+                self.most = max(self.most, self.running)
+                self.clock.sleep(self.load.seconds(self.running) * self.chance.uniform(0.7, 1.3))
+                self.running -= 1
+                self.done += 1
+
+
+@pytest.mark.parametrize(
+    ("load", "least", "most"),
+    [(Knee(0.003, 0.9, 0.01), 2, 4), (Knee(0.001, 0.02, 0.0, 0.03), 30, 40)],
+    ids=["one hot row", "waiting"],
+)
+def test_a_pool_finds_the_cap_of_its_server(driver, clock, caplog, load, least, most) -> None:
+    caplog.set_level(logging.INFO, "geventpool")
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=40, auto_cap=True, name="it")
+    server = Server(clock, load)
+    callers = [gevent.spawn(server.serve, pool) for _ in range(60)]
+    clock.advance(15.0)
+    assert least <= pool.stats().max_size <= most
+    before = server.done
+    server.most = 0
+    clock.advance(2.0)
+    assert server.most == pool.stats().max_size, "found, it probes no more"
+    assert (server.done - before) / 2.0 >= 0.9 * load.throughput(load.best(40))
+    decision = pool.cap_decision
+    assert decision is not None
+    assert f"cap 20 → {pool.stats().max_size}: throughput" in str(decision)
+    [record] = [one for one in caplog.records if "cap 20" in one.message]
+    assert record.levelname == "INFO"
+    assert "<it (" in record.message
+    pool.core.ledger.check()
+    gevent.killall(callers)
+
+
+def nest_all(pool: ConnectionPool, clock, greenlets: int) -> list[BaseException]:
+    """So many hold one connection, and then want a second one."""
+    holding: list[int] = []
+    errors: list[BaseException] = []
+
+    def nest() -> None:
+        with pool.connection():
+            holding.append(1)
+            while len(holding) < greenlets:
+                gevent.sleep(0)
+            try:
+                with pool.connection():
+                    pass
+            except PoolDeadlock as error:
+                errors.append(error)
+
+    nesting = [gevent.spawn(nest) for _ in range(greenlets)]
+    for _ in range(10):
+        gevent.sleep(0)
+    clock.advance(2.0)
+    assert all(one.successful() for one in nesting)
+    return errors
+
+
+def test_a_ring_raises_the_cap_before_anybody_is_refused(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size="auto", timeout=30)
+    assert nest_all(pool, clock, 20) == []
+    assert pool.stats().max_size == 21
+    assert str(pool.cap_decision) == "cap 20 → 21: holders waited for each other"
+    assert pool.stats().timeouts == 0
+
+
+def test_at_the_bound_one_of_a_ring_is_refused(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=5, auto_cap=True, timeout=30)
+    assert len(nest_all(pool, clock, 5)) == 1
+    assert pool.stats().max_size == 5
