@@ -226,11 +226,12 @@ class GeventPool(RecordPool, _Arguments):
         connection and are about to reconnect.
         """
         ledger = self.core.ledger
-        return len(ledger.idle) + ledger.closing + len(self._spares)
+        resetting = len(self.core.resetting)
+        return len(ledger.idle) + ledger.closing + resetting + len(self._spares)
 
     def checkedout(self) -> int:
-        """Connections in use."""
-        return self.core.ledger.in_use
+        """Connections in use; like `QueuePool`, none that was given back, if it is still reset."""
+        return self.core.ledger.in_use - len(self.core.resetting)
 
     def overflow(self) -> int:
         """How far the pool is above `size()`; below 0: how many could be opened before that."""
