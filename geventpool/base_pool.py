@@ -293,7 +293,10 @@ class ConnectionHandlers(Handlers):
     def resets_behind(self, connection: Any) -> bool:
         """Is a rollback that cooperates all that it needs?"""
         driver = drivers.driver_for(connection)
-        state = driver.state(connection)
+        try:
+            state = driver.state(connection)
+        except Exception:  # a driver's surprise, which the reset will meet again
+            return False
         return state is IN_TRANSACTION and self._pool.may_reset_behind(driver)
 
     def _is_broken(self, connection: Any) -> bool:

@@ -83,6 +83,8 @@ class Resets:
         try:
             is_fit = pool.handlers.reset(entry.resource)
         except BaseException as error:
+            if isinstance(error, Exception) and is_gone(entry):
+                return False  # it was closed meanwhile, or is the parent's of a forked child
             self._discard(entry, causes.RESET_FAILED)
             if not isinstance(error, Exception):
                 raise
