@@ -129,7 +129,8 @@ class PoolConfig:
     )
     reset_on_return: str | bool | None = setting(
         "smart",
-        "a rollback only if the driver cannot rule out an open transaction; or always "
+        "a rollback only if the driver cannot rule out an open transaction, and where it knows of one "
+        "nobody waits for the answer; or always "
         '`"rollback"`, `"commit"`, or `None`',
         RESET,
     )
