@@ -25,22 +25,13 @@ from .measure import Scale, spread
 from .result import Figure, Section, Table
 from .run import Serve, main
 
-
-class Waiting(GeventPool):
-    """Who gives a connection back waits for its rollback, as with any other pool."""
-
-    def may_reset_behind(self, driver: Any) -> bool:
-        """Never."""
-        return False
-
-
-OURS, WAITS = "GeventPool", "GeventPool, waits for rollbacks"
+OURS, WAITS = "GeventPool, behind", "GeventPool"
 PLAIN, PINGS = "QueuePool", "QueuePool, pre-ping"
 MOST, GREENLETS = 5, 20
 TUNED = {"pool_size": MOST, "max_overflow": 0}
 POOLS: Mapping[str, dict[str, Any]] = {
-    OURS: {"poolclass": GeventPool},
-    WAITS: {"poolclass": Waiting},
+    OURS: {"poolclass": GeventPool, "pool_reset_on_return": "behind"},
+    WAITS: {"poolclass": GeventPool},
     PLAIN: {"poolclass": QueuePool},
     PINGS: {"poolclass": QueuePool, "pool_pre_ping": True},
 }

@@ -29,10 +29,15 @@ from .measure import Scale
 from .result import Figure, Section, Table
 from .run import Serve, main
 
-OURS = "GeventPool"
+OURS, BEHIND = "GeventPool", "GeventPool, behind"
 POOLS: dict[str, dict[str, Any]] = {
     OURS: {"poolclass": GeventPool},
-    f"{OURS}, pre-ping": {"poolclass": GeventPool, "pool_pre_ping": True},
+    BEHIND: {"poolclass": GeventPool, "pool_reset_on_return": "behind"},
+    f"{BEHIND}, pre-ping": {
+        "poolclass": GeventPool,
+        "pool_reset_on_return": "behind",
+        "pool_pre_ping": True,
+    },
     "QueuePool": {"poolclass": QueuePool},
     "QueuePool, pre-ping": {"poolclass": QueuePool, "pool_pre_ping": True},
 }
@@ -62,7 +67,7 @@ def measure(_scale: Scale, serve: Serve) -> list[Section]:
         for server, driver, name in DRIVERS
     }
     figures = [
-        Figure(f"{name}, {what}", counts[name][OURS][kind], target=most, stretch=most)
+        Figure(f"{name}, behind, {what}", counts[name][BEHIND][kind], target=most, stretch=most)
         for name, least in LEAST.items()
         for kind, what, most in ((READS, READS, least[0]), (WRITES, WRITES, least[1]))
     ]

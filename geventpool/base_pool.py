@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from . import drivers
-from .config import SETTINGS, PoolConfig, change, make_config
+from .config import SETTINGS, SMART, PoolConfig, change, make_config
 from .core import stacks, threads
 from .core.entry import IN_USE, Entry
 from .core.handlers import Handlers
@@ -155,7 +155,7 @@ class BasePool:
         Who does not wait for connections would not find the one that it has just given back.
         """
         config = self.config
-        return config.reset_on_return == "smart" and driver.resets_behind and config.timeout != 0
+        return config.reset_on_return == "behind" and driver.resets_behind and config.timeout != 0
 
     def _saw(self, entry: Entry | None, connection: Any, error: BaseException | None) -> bool:
         """An error has passed through a lent connection: is the server behind it still the one?
@@ -284,9 +284,9 @@ class ConnectionHandlers(Handlers):
         return drivers.driver_for(connection).needs_ping
 
     def is_clean(self, connection: Any) -> bool:
-        """If `smart`: does the driver know that no transaction is open?"""
+        """If `smart` or `behind`: does the driver know that no transaction is open?"""
         style = self._pool.config.reset_on_return
-        if style == "smart":
+        if style in SMART:
             return by_class[type(connection)].state(connection) is CLEAN
         return style is None and not self._is_broken(connection)
 

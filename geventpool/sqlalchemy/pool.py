@@ -15,6 +15,7 @@ from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
 from .. import drivers
 from ..base_pool import FOR_ASYNCIO
 from ..config import (
+    SMART,
     PoolConfig,
     make_config,
     shows_settings,
@@ -341,4 +342,4 @@ class GeventPool(RecordPool, _Arguments):
 
 def _sqlalchemys(config: PoolConfig) -> Any:
     """What SQLAlchemy's own code is to do on return: where it would roll back, we may know better."""
-    return "rollback" if config.reset_on_return == "smart" else config.reset_on_return
+    return "rollback" if config.reset_on_return in SMART else config.reset_on_return

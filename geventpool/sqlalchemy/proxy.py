@@ -16,6 +16,7 @@ from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from .. import drivers
 from ..base_pool import BasePool
+from ..config import SMART
 from ..core.entry import CLOSED, IN_USE, Entry
 from ..core.registry import look_for_fork, unforked
 from ..drivers.abandoned_queries import AbandonedQuery
@@ -184,20 +185,23 @@ class Fairy(_ConnectionFairy):
         if listener is not None and record is not None:
             listener.transaction_ending(record.entry)
         connection: Any = self.dbapi_connection
-        if record is not None:
-            # When it is 0, `_checkin` has looked a moment ago.
-            is_lent, state = self._counter, record.driver.state(connection)
-            if is_lent and (state is BROKEN or _is_parents(record)) and _is_given_back(self):
-                # The pool will close it, and not first read what is left of an answer; or it is a
-                # parent's.
-                return
-            if (
-                (state is IN_TRANSACTION or (state is CLEAN and is_lent))
-                and self._pool.may_reset_behind(record.driver)
-                and self._nobody_is_told(record)
-                and (not is_lent or _is_closed(self))
-            ):
-                record.is_left = state is IN_TRANSACTION
+        if (
+            record is not None
+            and self._counter  # else `_checkin` has looked a moment ago
+            and (_is_parents(record) or record.driver.state(connection) is BROKEN)
+            and _is_given_back(self)
+        ):
+            # The pool will close it, and not first read what is left of an answer; or it is a parent's.
+            return
+        if (
+            record is not None
+            and self._pool.may_reset_behind(record.driver)
+            and self._nobody_is_told(record)
+            and (not self._counter or _is_closed(self))  # 0: it is `_checkin` that rolls back
+        ):
+            state = record.driver.state(connection)
+            record.is_left = state is IN_TRANSACTION
+            if record.is_left or state is CLEAN:
                 return
         connection.rollback()
 
@@ -227,7 +231,7 @@ class Fairy(_ConnectionFairy):
             or checkin.parent_listeners
             or record.finalize_callback
             or record._soft_invalidate_time > record.starttime
-            or pool.config.reset_on_return != "smart"
+            or pool.config.reset_on_return not in SMART
         )
         try:
             state = record.driver.state(connection) if nobody_is_told else None
@@ -324,7 +328,7 @@ class Fairy(_ConnectionFairy):
             record.invalidate()
             return
         config = cast("RecordPool", pool).config
-        if config.reset_on_return != "smart" or transaction_was_reset:
+        if config.reset_on_return not in SMART or transaction_was_reset:
             super()._reset(pool, transaction_was_reset, **details)
             return
         if pool.dispatch.reset:

@@ -50,6 +50,7 @@ def engine_of(driver: str, server: Any) -> Iterator[Callable[..., Engine]]:
     def engine_of(port: int | None = None, **settings: Any) -> Engine:
         url = make_url(server.url(driver))
         url = url if port is None else url.set(host="127.0.0.1", port=port)
+        settings.setdefault("pool_reset_on_return", "behind")
         made.append(create_engine(url, poolclass=GeventPool, **settings))
         return made[-1]
 
@@ -72,7 +73,7 @@ def is_settled(pool: Any) -> Callable[[], bool]:
 @pytest.mark.parametrize("driver", SURE)
 def test_the_raw_pool_sends_the_rollback_and_waits_for_no_answer(driver, server, wire) -> None:
     url = make_url(server.url(driver)).set(port=wire.port).render_as_string(hide_password=False)
-    pool = ConnectionPool(lambda: open_connection(driver, url))
+    pool = ConnectionPool(lambda: open_connection(driver, url), reset_on_return="behind")
     for _ in range(3):
         lent = pool.connection()
         first = lent.connection
@@ -138,10 +139,10 @@ def test_what_is_told_explicitly_is_waited_for(wire, engine_of) -> None:
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
-@pytest.mark.parametrize("what", ["rollback", "a listener", "isolation level"])
+@pytest.mark.parametrize("what", ["smart", "rollback", "a listener", "isolation level"])
 def test_who_wants_it_or_is_to_be_told_has_it_as_before(wire, engine_of, what) -> None:
     engine = engine_of(
-        wire.port, **({"pool_reset_on_return": "rollback"} if what == "rollback" else {})
+        wire.port, pool_reset_on_return=what if what in ("smart", "rollback") else "behind"
     )
     told: list[object] = []
     if what == "a listener":

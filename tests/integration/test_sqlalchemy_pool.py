@@ -67,8 +67,6 @@ def own_connection_ids(engine: Engine, number: int) -> set[int]:
     ids = {connection.execute(text(ask)).scalar_one() for connection in connections}
     for connection in connections:
         connection.close()
-    if isinstance(engine.pool, GeventPool):
-        engine.pool.core.settle()  # they are idle now, and not only given back
     return ids
 
 
@@ -91,7 +89,6 @@ def test_zero_configuration_works(url: str, engine_of: Callable[..., Engine]) ->
     greenlets = [gevent.spawn(request) for _ in range(100)]
     gevent.joinall(greenlets, raise_error=True)
     assert {greenlet.value for greenlet in greenlets} == {7}
-    assert engine.pool.drain(30)  # the last rollbacks are answered
     stats = engine.pool.stats()
     assert stats.opened <= stats.max_size == 20
     assert stats.in_use == stats.waiting == 0
@@ -211,7 +208,6 @@ def test_a_query_that_is_killed_costs_its_connection_and_nothing_else(
         assert not own_connection_ids(engine, 1) & before
         with engine.connect() as connection:
             assert connection.execute(text("select 41 + 1")).scalar_one() == 42
-    assert engine.pool.drain(30)  # the last rollback is answered
     stats = engine.pool.stats()
     assert stats.size == stats.idle == 1
 

@@ -176,7 +176,9 @@ class Work:
 @pytest.mark.parametrize("driver", ["pymysql", "psycopg", "psycopg2", "pg8000"])
 def test_nobody_finds_a_transaction_of_somebody_else(driver: str, url_of) -> None:
     ruler = Ruler(driver, url_of(driver))
-    engine = create_engine(url_of(driver), poolclass=GeventPool, max_size=MAX_SIZE)
+    engine = create_engine(
+        url_of(driver), poolclass=GeventPool, max_size=MAX_SIZE, pool_reset_on_return="behind"
+    )
     event.listen(engine, "checkout", ruler.borrowed)
     work = Work(engine, new_random())
     left, behind = OPERATIONS, 0
