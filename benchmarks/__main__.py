@@ -26,6 +26,7 @@ BENCHMARKS = (
     "raw",
     "contended",
     "round_trips",
+    "latency",
     "transactions",
     "frames",
     "idle_connections",

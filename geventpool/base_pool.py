@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from . import autocap, drivers
-from .config import SETTINGS, PoolConfig, change, make_config
+from .config import SETTINGS, SMART, PoolConfig, change, make_config
 from .core import stacks, threads
 from .core.entry import IN_USE, Entry
 from .core.handlers import Handlers
@@ -21,7 +21,7 @@ from .core.registry import at_fork
 from .core.stats import PoolStats
 from .drivers import by_class
 from .drivers.abandoned_queries import AbandonedQuery
-from .drivers.base import Idle, State
+from .drivers.base import Driver, Idle, State
 from .drivers.canceller import Canceller
 from .drivers.libpq import forget_hanging
 from .errors import ConfigError
@@ -38,6 +38,7 @@ FOR_ASYNCIO = "it is for asyncio, and greenlets cannot wait for it: use psycopg,
 
 # An enum's members are dear to look up.
 CLEAN, UNKNOWN, BROKEN = State.CLEAN, State.UNKNOWN, State.BROKEN
+IN_TRANSACTION = State.IN_TRANSACTION
 
 
 class BasePool:
@@ -154,6 +155,14 @@ class BasePool:
             self.core,
             "" if self._is_shared else ", and is lent to one caller at a time",
         )
+
+    def may_reset_behind(self, driver: Driver) -> bool:
+        """Are connections of this driver rolled back behind who gives them back? Never switches.
+
+        Who does not wait for connections would not find the one that it has just given back.
+        """
+        config = self.config
+        return config.reset_on_return == "behind" and driver.resets_behind and config.timeout != 0
 
     def _saw(self, entry: Entry | None, connection: Any, error: BaseException | None) -> bool:
         """An error has passed through a lent connection: is the server behind it still the one?
@@ -282,11 +291,20 @@ class ConnectionHandlers(Handlers):
         return drivers.driver_for(connection).needs_ping
 
     def is_clean(self, connection: Any) -> bool:
-        """If `smart`: does the driver know that no transaction is open?"""
+        """If `smart` or `behind`: does the driver know that no transaction is open?"""
         style = self._pool.config.reset_on_return
-        if style == "smart":
+        if style in SMART:
             return by_class[type(connection)].state(connection) is CLEAN
         return style is None and not self._is_broken(connection)
+
+    def resets_behind(self, connection: Any) -> bool:
+        """Is a rollback that cooperates all that it needs?"""
+        driver = drivers.driver_for(connection)
+        try:
+            state = driver.state(connection)
+        except Exception:  # a driver's surprise, which the reset will meet again
+            return False
+        return state is IN_TRANSACTION and self._pool.may_reset_behind(driver)
 
     def _is_broken(self, connection: Any) -> bool:
         return by_class[type(connection)].state(connection) is BROKEN

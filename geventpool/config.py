@@ -54,6 +54,10 @@ _SURE_FOR = 1.0
 _SIZINGS = ("adaptive", "poisson", "fixed")
 
 
+SMART: Final = ("smart", "behind")
+"""The ways to reset by which a connection is left alone that is known to be clean."""
+
+
 @dataclass(frozen=True)
 class PoolConfig:
     """The settings of one pool, checked. Durations are seconds.
@@ -139,7 +143,8 @@ class PoolConfig:
     )
     reset_on_return: str | bool | None = setting(
         "smart",
-        "a rollback only if the driver cannot rule out an open transaction; or always "
+        'a rollback only if the driver cannot rule out an open transaction; `"behind"`: the same, and '
+        "nobody waits for its answer where it is known to be all that is needed; or always "
         '`"rollback"`, `"commit"`, or `None`',
         RESET,
     )

@@ -26,6 +26,7 @@ _FLAGS = {
 }
 _RESETS = {
     "smart": "smart",
+    "behind": "behind",
     True: "rollback",
     "rollback": "rollback",
     "commit": "commit",
@@ -181,7 +182,7 @@ def _read_reset(name: str, value: Any) -> Any:
     try:
         return _RESETS[style.removeprefix("reset_") if isinstance(style, str) else value]
     except (KeyError, TypeError):
-        cure = "give 'smart', 'rollback', 'commit' or None"
+        cure = "give 'smart', 'behind', 'rollback', 'commit' or None"
         raise ConfigError(name, value, cure) from None
 
 

@@ -24,6 +24,10 @@ class Handlers:
         """Makes it fit for the next caller; False: it is not to be used again."""
         raise NotImplementedError
 
+    def resets_behind(self, resource: Any) -> bool:
+        """May who gives it back go on before its reset is answered?"""
+        return False
+
     def is_clean(self, resource: Any) -> bool:
         """Is there nothing to reset when it is released?"""
         return False

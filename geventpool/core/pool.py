@@ -29,6 +29,7 @@ from .line import Line
 from .listener import Listener
 from .owners import clear_owner
 from .registry import is_gone, look_for_fork, unforked
+from .resets import Resets
 from .shared import NO_HUB, Shared
 from .stacks import capture
 from .stats import Counters, PoolStats, snapshot
@@ -69,6 +70,8 @@ class ResourcePool(Shared):
         self.is_closed = self.is_dormant = self.is_warm = self.is_shrinking = False
         self.upkeep = Upkeep(self, self.release)
         self._checks = Checks(self, self.upkeep, self.discard, self.release)
+        self.resetting = {}
+        self.resets = Resets(self, self.take_over, self.discard, self.release)
 
     def acquire(self, timeout: float | None, is_new: bool = True) -> Entry:
         """Lends an entry. Never switches when one is idle and sure, or with `timeout=0`.
@@ -87,6 +90,8 @@ class ResourcePool(Shared):
         """
         if (not unforked or get_hub_if_exists() is not self.hub) and not threads.claim(self):
             return threads.acquire(self, timeout, is_new)
+        if self.resetting and timeout != 0:
+            timeout = self.resets.wait_for_own(timeout)
         now, ledger = self.clock.now(), self.ledger
         if not self.config.cleaner:
             self.upkeep.react(now)
@@ -126,7 +131,7 @@ class ResourcePool(Shared):
         return entry
 
     def release(self, entry: Entry, is_clean: bool = False, is_callers: bool = True) -> None:
-        """Takes an entry back. Switches greenlets only if its resource has to be reset.
+        """Takes an entry back. Switches greenlets only if its resource has to be reset, and not behind.
 
         The first caller in line gets it. In another thread than the owner's, waits for its hub.
 
@@ -146,8 +151,12 @@ class ResourcePool(Shared):
         except BaseException:
             self.discard(entry, causes.RESET_FAILED)
             raise
-        if not is_clean and not (self.reset(entry) and entry.state is IN_USE):
-            return
+        if not is_clean:
+            if self.handlers.resets_behind(entry.resource):
+                self.resets.behind(entry)
+                return
+            if not (self.resets.now(entry) and entry.state is IN_USE):
+                return
         now, ledger = self.clock.now(), self.ledger
         is_fit = not (entry.is_suspect or now >= entry.expires_at or self.is_shrinking)
         if not is_fit and not self._checks.is_fit(entry, now):
@@ -334,11 +343,17 @@ class ResourcePool(Shared):
                 upkeep.in_background(partial(close_retired, self, upkeep.closed), entry)
 
     @threads.in_owners_thread
+    def settle(self) -> None:
+        """Waits until what was given back is reset. May switch greenlets."""
+        self.resets.settle()
+
+    @threads.in_owners_thread
     def dispose(self) -> None:
         """Closes what is idle, and keeps nothing, until somebody asks again. May switch greenlets.
 
         What is in use is lent to those in line, as long as there are any, and then closed.
         """
+        self.resets.settle()
         self.is_dormant = self.is_shrinking = True
         try:
             self.close_idle(causes.DISPOSED)
@@ -351,6 +366,7 @@ class ResourcePool(Shared):
     @threads.in_owners_thread
     def close(self) -> None:
         """Closes what is idle, refuses who waits; what is in use is closed when released."""
+        self.resets.settle()
         self.is_closed = self.is_shrinking = True
         self.is_warm = False
         self.upkeep.waiting.refuse_all(PoolClosed(f"{self!r} was closed"))
@@ -374,29 +390,12 @@ class ResourcePool(Shared):
             self.counters,
             self.policy.demand(self.clock.now()),
             self.upkeep.pace.connect_time,
+            len(self.resetting),
         )
 
     def status(self) -> str:
         """All figures in one line of text."""
         return f"{self!r}: {self.stats()}"
-
-    def reset(self, entry: Entry) -> bool:
-        """Resets a returned entry; the releasing greenlet owns it. True: it can be lent again."""
-        if is_gone(entry):
-            return False
-        self.take_over(entry)  # it may be another than the one that took it
-        self.counters.resets += 1
-        try:
-            is_fit = self.handlers.reset(entry.resource)
-        except BaseException as error:
-            self.discard(entry, causes.RESET_FAILED)
-            if not isinstance(error, Exception):
-                raise
-            log.warning("%r: error while resetting %r", self, entry.resource, exc_info=True)
-            return False
-        if not is_fit and entry.state is IN_USE:
-            self.discard(entry, causes.ABANDONED)
-        return is_fit
 
     def begin_again(self) -> None:
         """Empties the pool of a forked child, or of a hub that is gone, whatever fails.

@@ -11,6 +11,7 @@ from ..errors import printable
 from ..sizing import SizingPolicy
 from . import causes
 from .clock import Clock, HubClock
+from .entry import Entry
 from .handlers import Handlers
 from .ledger import Ledger, Permits
 from .line import Line
@@ -39,6 +40,8 @@ class Shared:
         ledger: the entries.
         line: the callers in line.
         counters: what has happened.
+        resetting: of those in use, such as were given back and wait for the answer to their reset; and
+            the greenlet that has given each back.
         is_closed: nothing is lent any more.
         is_dormant: disposed of, until somebody asks again. Nothing in it is idle or opened ahead. Those
             who were in line are served all the same, but what they give back is closed, so that it comes
@@ -52,6 +55,7 @@ class Shared:
     ledger: Ledger
     line: Line[Waiter]
     counters: Counters
+    resetting: dict[Entry, Any]
     is_closed: bool
     is_dormant: bool
     is_warm: bool

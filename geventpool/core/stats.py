@@ -98,9 +98,12 @@ class PoolStats:
     min_idle: int = field(metadata=gauge("Below this size no idle connection is closed", ""))
     size: int = field(metadata=gauge("Connections in any state", ""))
     idle: int = field(metadata=_state("Connections ready to be lent"))
-    in_use: int = field(metadata=_state("Connections lent now"))
+    in_use: int = field(metadata=_state("Connections lent now, or given back and not reset yet"))
     opening: int = field(metadata=_state("Connections being opened"))
     closing: int = field(metadata=_state("Connections being closed"))
+    resetting: int = field(
+        metadata=gauge("Of those in use: given back, and the answer to their rollback is due")
+    )
     waiting: int = field(metadata=gauge("Callers in line for a connection"))
     level: int = field(
         metadata=gauge("Connections that the sizing wants to keep for the demand it sees")
@@ -237,6 +240,7 @@ def snapshot(
     counters: Counters,
     demand: Demand,
     connect_time: float,
+    resetting: int,
 ) -> PoolStats:
     """The figures of a pool as they are now. Never switches."""
     permits = ledger.permits
@@ -247,6 +251,7 @@ def snapshot(
         size=ledger.size,
         idle=len(ledger.idle),
         in_use=ledger.in_use,
+        resetting=resetting,
         opening=ledger.opening,
         closing=ledger.closing,
         waiting=waiting,

@@ -61,6 +61,7 @@ class Pool(Protocol):
     hub: Any
     mailbox: Any
     handlers: Handlers
+    resets: Any
 
     @property
     def is_here(self) -> bool:
@@ -74,9 +75,6 @@ class Pool(Protocol):
 
     def discard(self, entry: Entry, cause: str) -> None:
         """Closes it instead."""
-
-    def reset(self, entry: Entry) -> bool:
-        """Makes it fit for the next."""
 
     def begin_again(self) -> None:
         """Empties it."""
@@ -147,7 +145,7 @@ def release(pool: Pool, entry: Entry, is_clean: bool) -> None:
     except BaseException:
         pool.discard(entry, causes.RESET_FAILED)
         raise
-    if is_clean or pool.reset(entry):
+    if is_clean or pool.resets.now(entry):
         _tell(pool, partial(_come_home, pool, entry))
 
 

@@ -131,6 +131,8 @@ class Upkeep:
         ahead = len(pool.line.callers) - 1
         delay = pool.policy.open_delay(now, ahead, ledger.opening, pace.connect_time)
         looks_at = math.inf
+        if ahead < len(pool.resetting):
+            delay = max(delay, pace.connect_time)  # one is about to come back, a round trip later
         if delay <= pace.connect_time and now + delay + pace.connect_time > waiter.deadline:
             delay = 0.0  # what is begun after a wait for a return would come too late
         if delay <= 0.0:

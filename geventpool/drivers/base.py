@@ -44,6 +44,8 @@ class Driver:
         tells_transactions: False: it is never told whether a transaction is open.
         plans: who prepares statements: `"sql"`: we, by statements of the database's; `"driver"`: it does
             by itself (`execute_prepared`); `None`: nobody.
+        resets_behind: a greenlet other than the holder's may run its rollback, which cooperates, and the
+            state tells surely that this is all that there is to do.
         needs_ping: False if nothing can come between us and the database.
         socket: where a connection's attributes tell which socket it has: something that is equal only to
             itself, for as long as it is open; `None`: only `fileno` tells.
@@ -54,6 +56,7 @@ class Driver:
     database: str | None = None
     tells_transactions = False
     plans: Literal["sql", "driver"] | None = None
+    resets_behind = False
     needs_ping = True
     socket: str | None = None
 

@@ -33,6 +33,7 @@ class MySQLConnector(Driver):
     packages = ("mysql",)
     database = "mysql"
     tells_transactions = True
+    resets_behind = True
     socket = "_socket.sock._sock"  # gevent's socket has another one there when it is closed
 
     def adopt(self, connection: Any) -> None:

@@ -73,6 +73,7 @@ class Pg8000(Driver):
     packages = ("pg8000",)
     database = "postgresql"
     tells_transactions = True
+    resets_behind = True
     socket = "_usock._sock"  # as with PyMySQL
 
     def tune(self) -> None:

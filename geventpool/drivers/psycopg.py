@@ -55,6 +55,7 @@ class Psycopg(Driver):
     packages = ("psycopg",)
     database = "postgresql"
     tells_transactions = True
+    resets_behind = True
     plans = "driver"
     socket = "pgconn.socket"
 

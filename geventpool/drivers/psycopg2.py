@@ -43,6 +43,7 @@ class Psycopg2(Driver):
     packages = ("psycopg2", "psycogreen")
     database = "postgresql"
     tells_transactions = True
+    resets_behind = True
     plans = "sql"
     socket = "info.socket"
 

@@ -41,6 +41,7 @@ class PyMySQL(Driver):
     packages = ("pymysql",)
     database = "mysql"
     tells_transactions = True
+    resets_behind = True
     plans = "sql"
     socket = "_sock._sock"  # gevent's socket has another one there when it is closed
 

@@ -108,7 +108,7 @@ class RecordHandlers(ConnectionHandlers):
         return not (self._pool.dispatch.checkin and self._is_broken(record.dbapi_connection))
 
     def reset(self, record: Any) -> bool:
-        return False
+        return super().reset(record.dbapi_connection)
 
     def fileno(self, record: Any) -> int | None:
         connection = record.dbapi_connection

@@ -15,6 +15,7 @@ from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
 from .. import drivers
 from ..base_pool import FOR_ASYNCIO
 from ..config import (
+    SMART,
     PoolConfig,
     make_config,
     shows_settings,
@@ -228,11 +229,12 @@ class GeventPool(RecordPool, _Arguments):
         connection and are about to reconnect.
         """
         ledger = self.core.ledger
-        return len(ledger.idle) + ledger.closing + len(self._spares)
+        resetting = len(self.core.resetting)
+        return len(ledger.idle) + ledger.closing + resetting + len(self._spares)
 
     def checkedout(self) -> int:
-        """Connections in use."""
-        return self.core.ledger.in_use
+        """Connections in use; like `QueuePool`, none that was given back, if it is still reset."""
+        return self.core.ledger.in_use - len(self.core.resetting)
 
     def overflow(self) -> int:
         """How far the pool is above `size()`; below 0: how many could be opened before that."""
@@ -342,4 +344,4 @@ class GeventPool(RecordPool, _Arguments):
 
 def _sqlalchemys(config: PoolConfig) -> Any:
     """What SQLAlchemy's own code is to do on return: where it would roll back, we may know better."""
-    return "rollback" if config.reset_on_return == "smart" else config.reset_on_return
+    return "rollback" if config.reset_on_return in SMART else config.reset_on_return

@@ -16,11 +16,15 @@ from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from .. import drivers
 from ..base_pool import BasePool
+from ..config import SMART
 from ..core.entry import CLOSED, IN_USE, Entry
 from ..core.registry import look_for_fork, unforked
 from ..drivers.abandoned_queries import AbandonedQuery
 from ..drivers.base import Driver, State
 from .compat import told_of_reset
+
+# Frames between `Fairy.rollback` and SQLAlchemy's `close()`: seven, and some of an instrument's.
+_DEEPEST_CLOSE = 12
 
 # An enum's members are dear to look up.
 CLEAN, UNKNOWN, BROKEN = State.CLEAN, State.UNKNOWN, State.BROKEN
@@ -62,11 +66,13 @@ class Record(_ConnectionRecord):
         abandoned: what the connection that it has lost may have left on the server.
         was_killed: it has lost it by a kill of its user, which says nothing of the server.
         driver: what is known of its connection's DBAPI.
+        is_left: its rollback is still to be sent, behind who gives it back.
     """
 
     entry: Entry | None = None
     abandoned: AbandonedQuery | None = None
     was_killed = False
+    is_left = False
     driver: Driver
 
     def __init__(self, pool: Pool, connect: bool = True) -> None:
@@ -187,7 +193,28 @@ class Fairy(_ConnectionFairy):
         ):
             # The pool will close it, and not first read what is left of an answer; or it is a parent's.
             return
+        if (
+            record is not None
+            and self._pool.may_reset_behind(record.driver)
+            and self._nobody_is_told(record)
+            and (not self._counter or _is_closed(self))  # 0: it is `_checkin` that rolls back
+        ):
+            state = record.driver.state(connection)
+            record.is_left = state is IN_TRANSACTION
+            if record.is_left or state is CLEAN:
+                return
         connection.rollback()
+
+    def _nobody_is_told(self, record: Record) -> bool:
+        """Has nobody to be told of its return, and is it done in the owner's thread?"""
+        pool = self._pool
+        return pool.core.is_here and not (
+            self._echo
+            or pool.dispatch.reset
+            or pool.dispatch.checkin
+            or record.finalize_callback
+            or record._soft_invalidate_time > record.starttime
+        )
 
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         pool = self._pool
@@ -205,7 +232,7 @@ class Fairy(_ConnectionFairy):
             or checkin.parent_listeners
             or record.finalize_callback
             or record._soft_invalidate_time > record.starttime
-            or pool.config.reset_on_return != "smart"
+            or pool.config.reset_on_return not in SMART
         )
         try:
             state = record.driver.state(connection) if nobody_is_told else None
@@ -245,19 +272,25 @@ class Fairy(_ConnectionFairy):
             or record.dbapi_connection is not connection
             or (state is not UNKNOWN and state is not IN_TRANSACTION)
         ):
+            if record is not None and record.is_left:
+                record.is_left = transaction_was_reset = False
             self._checkin_by_sqlalchemy(transaction_was_reset)
             return
         # What SQLAlchemy would do, again without what there is nothing to do for.
         try:
-            if not transaction_was_reset:
+            if not transaction_was_reset and not record.is_left:
                 pool._dialect.do_rollback(self)
-                _look_again(record, connection)
+                if not record.is_left:
+                    _look_again(record, connection)
         except BaseException as error:
             self._checkin_failed(record, error)
             return
         self.dbapi_connection = self._connection_record = nothing
         record.fairy_ref = None
-        if record.dbapi_connection is connection:
+        if record.is_left:
+            record.is_left = False
+            pool.core.resets.behind(entry)
+        elif record.dbapi_connection is connection:
             pool.core.release(entry, is_clean=True)
         else:  # it was invalidated
             pool._do_return_conn(record)
@@ -296,7 +329,7 @@ class Fairy(_ConnectionFairy):
             record.invalidate()
             return
         config = cast("RecordPool", pool).config
-        if config.reset_on_return != "smart" or transaction_was_reset:
+        if config.reset_on_return not in SMART or transaction_was_reset:
             super()._reset(pool, transaction_was_reset, **details)
             return
         if pool.dispatch.reset:
@@ -331,6 +364,32 @@ def _is_parents(record: Record) -> bool:
     """The process has forked: its entry is closed, its connection is not. Never switches."""
     entry = record.entry
     return entry is not None and entry.state is CLOSED and record.dbapi_connection is not None
+
+
+def _is_closed(fairy: Fairy) -> bool:
+    """Is it SQLAlchemy's `close()` that rolls back, of whoever has it in hand? Never switches.
+
+    That is `Connection.close`, or that of the session to which alone the connection belongs.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    for _ in range(_DEEPEST_CLOSE):
+        if frame is None:
+            return False
+        if frame.f_code.co_name == "close":
+            module, names = frame.f_globals.get("__name__"), frame.f_locals
+            closed: Any = names.get("self")
+            if module == "sqlalchemy.engine.base":
+                if getattr(closed, "_dbapi_connection", None) is fairy:
+                    return True
+            elif module == "sqlalchemy.orm.session":
+                connection: Any = names.get("connection")
+                return (
+                    names.get("autoclose") is True
+                    and getattr(closed, "_parent", True) is None
+                    and getattr(connection, "_dbapi_connection", None) is fairy
+                )
+        frame = frame.f_back
+    return False
 
 
 def _is_given_back(fairy: Fairy) -> bool:

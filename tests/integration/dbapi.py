@@ -93,6 +93,20 @@ def eventually(is_so: Callable[[], Any], seconds: float = 30.0) -> bool:
     return True
 
 
+def innodb_transactions_of(number: int, observer: Any) -> list[str]:
+    """What InnoDB's own list says of a connection that is in a transaction; empty: it is in none.
+
+    `information_schema.innodb_trx` is a copy, which grows as old as it is asked often.
+    """
+    ((_, _, report),) = run(observer, "show engine innodb status")
+    transactions = report.partition("LIST OF TRANSACTIONS")[2].split("---TRANSACTION ")
+    return [
+        one
+        for one in transactions
+        if f"thread id {number}," in one and "ACTIVE" in one.partition("\n")[0]
+    ]
+
+
 @dataclass
 class Subject:
     """A connection under test, adopted as the pool does it, and somebody who watches the server.
@@ -122,17 +136,9 @@ class Subject:
         return self.driver.state(self.connection)
 
     def is_in_transaction(self) -> bool:
-        """What the server says: InnoDB's own list, or `pg_stat_activity`.
-
-        `information_schema.innodb_trx` is a copy that may be 0.1 s old; this is the list itself.
-        """
+        """What the server says: InnoDB's own list, or `pg_stat_activity`."""
         if self.name in MYSQL:
-            ((_, _, report),) = run(self.observer, "show engine innodb status")
-            transactions = report.partition("LIST OF TRANSACTIONS")[2].split("---TRANSACTION ")
-            return any(
-                f"thread id {self.number}," in one and "ACTIVE" in one.partition("\n")[0]
-                for one in transactions
-            )
+            return bool(innodb_transactions_of(self.number, self.observer))
         rows = run(self.observer, f"select state from pg_stat_activity where pid = {self.number}")
         return bool(rows) and rows[0][0] != "idle"
 

@@ -16,6 +16,7 @@ class Wire:
     Attributes:
         round_trips: how often a client spoke after the server did (or first): each of these is a
             time that the client waits.
+        answers: how often the server spoke after a client did: what a caller has waited for by now.
         sent: everything that clients said.
         opened: connections made through it.
     """
@@ -27,7 +28,7 @@ class Wire:
 
     def reset(self) -> None:
         """Counts from zero."""
-        self.round_trips = 0
+        self.round_trips = self.answers = 0
         self.sent = bytearray()
         self.opened = 0
 
@@ -60,6 +61,8 @@ class Wire:
                         self.sent += data
                         if not turn["client"]:
                             self.round_trips += 1
+                    elif turn["client"]:
+                        self.answers += 1
                     turn["client"] = is_client
                     target.sendall(data)
                 target.shutdown(socket.SHUT_WR)

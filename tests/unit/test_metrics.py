@@ -25,7 +25,7 @@ HOME = Path(__file__).resolve().parents[2]
 DASHBOARD = HOME / "examples" / "grafana" / "geventpool.json"
 
 ATTRIBUTES = """
-name max_size min_idle size idle in_use opening closing waiting level mean_in_use
+name max_size min_idle size idle in_use opening closing resetting waiting level mean_in_use
 checkouts_per_second checkouts hold_seconds waits wait_seconds wait_counts wait_reasons
 timeouts timeout_reasons opened open_errors closed cancelled cancel_failures owners_ended
 pings resets connect_time fleet_size fleet_granted fleet_demand fleet_overdrawn
