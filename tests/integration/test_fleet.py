@@ -12,6 +12,7 @@ from typing import Any
 import gevent
 import pymysql
 import pytest
+from gevent.lock import RLock
 from gevent.subprocess import PIPE, Popen
 
 from tools.servers import MariaDB
@@ -83,13 +84,14 @@ class Count:
         self._connection = pymysql.connect(
             host=server.host, port=server.port, user=server.user, password=server.password
         )
+        self._one_by_one = RLock()
         self.most = 0
         self.samples = 0
         self.goes_on = True
         self._sampler = gevent.spawn(self._sample)
 
     def now(self) -> int:
-        with self._connection.cursor() as cursor:
+        with self._one_by_one, self._connection.cursor() as cursor:
             cursor.execute("show status like 'Threads_connected'")
             return int(cursor.fetchone()[1]) - 1
 

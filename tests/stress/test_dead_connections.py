@@ -100,7 +100,8 @@ class Busy:
 
     Attributes:
         asked: questions that were answered.
-        failed: the server's number of the connection, and when it was borrowed, of those that failed.
+        failed: the server's number of the connection, and when it was asked for, of those that failed.
+            Not when it was there: the process may have lost its core between the pool's look and that.
     """
 
     name: str
@@ -120,16 +121,15 @@ class Busy:
             gevent.sleep(0)
 
     def ask(self) -> None:
-        number, borrowed = 0, 0.0
+        number, asked = 0, time.monotonic()
         try:
             with self.engine.connect() as connection:
-                borrowed = time.monotonic()
                 number = number_of(self.name, connection.connection.dbapi_connection)
                 assert connection.execute(text(f"select {number}")).scalar_one() == number
             self.asked += 1
         except (DBAPIError, OSError):  # pg8000's own errors come as they are
             if number:  # else it was killed while it was being opened
-                self.failed.append((number, borrowed))
+                self.failed.append((number, asked))
 
 
 def lent_dead(name: str, url: str, kind: type[Any]) -> tuple[int, int]:
@@ -152,7 +152,7 @@ def lent_dead(name: str, url: str, kind: type[Any]) -> tuple[int, int]:
     gevent.joinall(workers, timeout=30, raise_error=True)
     engine.dispose()
     died = {int(number): float(at) for number, at in map(bytes.split, told.splitlines())}
-    dead = [number for number, borrowed in busy.failed if died.get(number, 1e18) < borrowed]
+    dead = [number for number, asked in busy.failed if died.get(number, 1e18) < asked]
     print(
         f"{kind.__name__}: {len(died)} killed, {busy.asked} answered, {len(dead)} lent dead, "
         f"{len(busy.failed) - len(dead)} died in mid-query"
