@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import fcntl
 import json
 import logging
@@ -17,10 +18,11 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import gevent
 from gevent import get_hub
+from gevent.monkey import get_original
 
 from ..errors import ConfigError
 from .shape import Shape, is_snapshot, is_sum
@@ -37,6 +39,10 @@ _PART = ".part"
 _LARGEST = 50_000_000
 _LONGEST_INTERVAL = 86_400
 _TRIES, _PAUSE = 200, 0.01
+_LAST_WRITE = 1.0  # seconds that the end of a process waits for a disk that hangs
+
+# Native, also where the program has patched: a native thread holds it for one write.
+_new_lock: Final = get_original("_thread", "allocate_lock")
 
 
 def default_directory() -> Path:
@@ -58,12 +64,15 @@ _publisher: Publisher | None = None
 class Publisher:
     """Writes this process's snapshot every so often, by a hub timer that keeps no process alive.
 
+    The hub makes the snapshot, and a native thread of its pool writes the file.
+
     Args:
         directory: for the files; made if need be, and this user's alone.
         interval: seconds between two snapshots.
 
     Attributes:
         directory: as above.
+        is_writing: the timer has begun a write that is not over.
 
     Raises:
         ConfigError: the directory or the interval cannot be used.
@@ -76,13 +85,20 @@ class Publisher:
             raise ConfigError("interval", interval, cure)
         self.directory = Path(directory) if directory is not None else default_directory()
         _make_private(self.directory)
-        self._last: dict[str, Any] = {}
-        self._pid = os.getpid()
-        self._has_failed = False
         self._timer = get_hub().loop.timer(interval, interval, ref=False)
+        self._begin()
         self._timer.start(self._ring, update=True)
         self.write()
         atexit.register(self.stop)
+
+    def _begin(self) -> None:
+        """At the start, and in a forked child: the thread that writes is the parent's, the lock too."""
+        self._pid = os.getpid()
+        self._last = ""
+        self._number = self._written = 0
+        self._lock: Any = _new_lock()
+        self.is_writing = False
+        self._has_failed = False
 
     @property
     def path(self) -> Path:
@@ -90,14 +106,14 @@ class Publisher:
         return self.directory / f"{_PREFIX}{os.getpid()}.json"
 
     def write(self) -> None:
-        """Writes the snapshot as it is now. Never switches; a file of a few kilobytes, on a local disk."""
-        said = snapshot()
-        if {**said, "time": 0} == self._last and os.getpid() == self._pid:
-            with contextlib.suppress(OSError):  # such as: somebody has removed it
-                os.utime(self.path)  # so that it is told from one that publishes no more
-                return
-        self._last, self._pid = {**said, "time": 0}, os.getpid()
-        _replace(self.path, said)
+        """Writes the snapshot as it is now, on a local disk. Never switches, and blocks until it is done.
+
+        Raises:
+            OSError: it cannot be written; or an earlier write has hung for a second.
+        """
+        if self._pid != os.getpid():
+            self._begin()
+        self._put(self.path, *self._take())
 
     def stop(self) -> None:
         """Writes no more; the last snapshot stays, for its counts."""
@@ -110,17 +126,57 @@ class Publisher:
         with contextlib.suppress(OSError):
             self.write()
 
-    def _ring(self) -> None:
-        # In the hub, where nothing may be raised, and nothing logged that could wait for a lock.
+    def _take(self) -> tuple[str, int, bool]:
+        """The snapshot as text, its number, and whether it is news.
+
+        Encoded at once: what it is made of may change as soon as the hub goes on.
+        """
+        said = snapshot()
+        now = said.pop("time")
+        text = json.dumps(said)
+        is_news, self._last = text != self._last, text
+        self._number += 1
+        return f'{{"time": {now!r}, {text[1:]}', self._number, is_news
+
+    def _put(self, path: Path, text: str, number: int, is_news: bool) -> None:
+        """Has it in the file, unless a later one is there. In any native thread."""
+        if not self._lock.acquire(True, _LAST_WRITE):
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         try:
-            self.write()
+            if number <= self._written:
+                return
+            if not is_news:
+                with contextlib.suppress(OSError):  # such as: somebody has removed it
+                    os.utime(path)  # so that it is told from one that publishes no more
+                    return
+            _replace(path, text)
+            self._written = number
+        finally:
+            self._lock.release()
+
+    def _ring(self) -> None:
+        # In the hub, where nothing may be raised, nor wait.
+        if self._pid != os.getpid():
+            self._begin()
+        if not self.is_writing:  # else the disk is slow, and this turn is left out
+            self.is_writing = True
+            gevent.spawn_raw(self._write_in_thread)
+
+    def _write_in_thread(self) -> None:
+        """Writes without holding up the hub: on a busy disk, replacing a file can take a second."""
+        pid = self._pid
+        try:
+            get_hub().threadpool.apply(self._put, (self.path, *self._take()))
             self._has_failed = False
         except Exception as error:
             if not self._has_failed:
+                self._has_failed = True
                 name = type(error).__name__ if not isinstance(error, OSError) else error.strerror
                 message = "snapshots cannot be written to %r for now: %s"
-                gevent.spawn_raw(log.warning, message, str(self.directory), name)
-            self._has_failed = True
+                log.warning(message, str(self.directory), name)
+        finally:
+            if pid == os.getpid():  # else it is a parent's greenlet, that a child has collected
+                self.is_writing = False
 
 
 def publish(directory: str | os.PathLike[str] | None = None, *, interval: float = 1.0) -> Publisher:
@@ -206,7 +262,8 @@ def _bury(directory: Path, ended: list[dict[str, Any]], files: list[Path]) -> No
     """Writes the sum of those who have ended to the file of the ended, and removes theirs."""
     total = add_up([], ended)
     pools = [{**pool, "observed": _observed(pool)} for pool in total.pools.values()]
-    _replace(directory / _ENDED, {"version": VERSION, "pools": pools, "hub": total.hub})
+    said = {"version": VERSION, "pools": pools, "hub": total.hub}
+    _replace(directory / _ENDED, json.dumps(said))
     for file in files:
         file.unlink(missing_ok=True)
 
@@ -254,11 +311,11 @@ def _read(file: Path, is_understood: Shape) -> dict[str, Any] | None:
         return None
 
 
-def _replace(path: Path, said: dict[str, Any]) -> None:
+def _replace(path: Path, text: str) -> None:
     part = path.with_suffix(_PART)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with open(descriptor, "w") as file:
-        json.dump(said, file)
+        file.write(text)
     part.replace(path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core import stacks
@@ -154,7 +154,7 @@ class Holder:
 
     def to_json(self) -> dict[str, Any]:
         """As a snapshot has it."""
-        return asdict(self)
+        return dict(vars(self))  # `asdict` would copy each line of the stacks
 
     def __str__(self) -> str:
         transaction = (

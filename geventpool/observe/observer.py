@@ -54,7 +54,7 @@ class Observer(Findings):
 
     def holders(self, limit: int = 20) -> list[Holder]:
         """Who holds connections now, for longest first. Never switches greenlets."""
-        found = [holder for watcher in list(self._watchers) for holder in watcher.holders()]
+        found = [holder for watcher in list(self._watchers) for holder in watcher.holders(limit)]
         return longest_held(found, limit)
 
     def begin_again_after_fork(self) -> None:

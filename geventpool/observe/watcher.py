@@ -5,6 +5,7 @@ Called in the midst of the pool's own steps: nothing here switches or raises, an
 
 from __future__ import annotations
 
+import heapq
 import logging
 import sys
 from functools import partial
@@ -20,7 +21,7 @@ from ..core.pool import ResourcePool
 from ..drivers import driver_for
 from . import dbapi
 from .findings import Findings
-from .holds import Hold, Holder, describe, longest_held, number_of
+from .holds import Hold, Holder, describe, number_of
 from .sites import lines_of_capture, site_of, tell_site, tell_stack
 from .thresholds import Thresholds
 
@@ -93,21 +94,23 @@ class FiguresListener(Listener):
     def begin_again_after_fork(self) -> None:
         """What was lent, the parent has."""
 
-    def holders(self) -> list[Holder]:
-        """Who holds connections now, in no order. Never switches."""
-        holds = self.holds
-        return [
-            describe(self.core, entry, holds.get(entry), self.observer.show)
-            for entry in list(self.core.ledger.entries)
-            if entry.state is IN_USE
-        ]
+    def holders(self, limit: int) -> list[Holder]:
+        """Who holds connections now, for longest first. Never switches.
+
+        Args:
+            limit: how many; no more are described, which takes a tenth of a millisecond each.
+        """
+        lent = [entry for entry in list(self.core.ledger.entries) if entry.state is IN_USE]
+        longest = heapq.nsmallest(limit, lent, key=lambda entry: entry.taken_at)
+        holds, show = self.holds, self.observer.show
+        return [describe(self.core, entry, holds.get(entry), show) for entry in longest]
 
     def to_json(self) -> dict[str, Any]:
         """What a snapshot says of the pool beside its counts.
 
         Of an older pool of an engine that was disposed of: nothing but who holds its connections.
         """
-        holders = longest_held(self.holders(), _HOLDERS)
+        holders = self.holders(_HOLDERS)
         is_old = self.observer.core is not self.core
         return {
             "holders": [holder.to_json() for holder in holders],

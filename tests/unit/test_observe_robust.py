@@ -18,6 +18,7 @@ from typing import Any
 import gevent
 import greenlet
 import pytest
+from gevent.monkey import get_original
 from sqlalchemy import create_engine, text
 
 import geventpool.observe
@@ -25,12 +26,16 @@ from geventpool import ConfigError, ConnectionPool
 from geventpool.core import stacks
 from geventpool.observe import files, watcher
 from geventpool.observe.findings import Findings
+from geventpool.observe.holds import describe
 from geventpool.observe.sites import site_of, site_of_capture
 from geventpool.observe.snapshot import add_up, snapshot
 from geventpool.observe.thresholds import Thresholds
 from geventpool.observe.watcher import Watcher
 from geventpool.sqlalchemy import GeventPool
 from geventpool.testing import FakeClock, FakeDriver, settle
+
+native_lock = get_original("_thread", "allocate_lock")
+native_ident = get_original("_thread", "get_ident")
 
 pytestmark = pytest.mark.usefixtures("no_pools_of_other_tests")
 
@@ -398,18 +403,145 @@ def test_a_full_disk_is_told_once_and_when_there_is_room_it_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "_replace", full)
-        publisher._last = {}
         for _ in range(3):
-            publisher._last = {}
-            publisher._ring()
-        settle()
+            ring(publisher)
     assert [record.getMessage() for record in caplog.records] == [
         f"snapshots cannot be written to {str(publisher.directory)!r} for now: No space left on device"
     ]
     publisher.path.unlink()
-    publisher._last = {}
-    publisher._ring()
+    ring(publisher)
     assert publisher.path.exists()
+
+
+def ring(publisher: Any) -> None:
+    """A turn of its timer, with something new to tell, to the end of its write."""
+    publisher._last = ""
+    publisher._ring()
+    while publisher.is_writing:
+        gevent.sleep(0.001)
+
+
+class SlowDisk:
+    """Holds each write, in whichever native thread, until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._is_free = native_lock()
+        self._is_free.acquire()
+        self._replace = files._replace
+        self.written: list[tuple[int, str]] = []
+        monkeypatch.setattr(files, "_replace", self)
+
+    def __call__(self, path: Path, said: str) -> None:
+        with self._is_free:
+            self.written.append((native_ident(), said))
+            self._replace(path, said)
+
+    def let_go(self) -> None:
+        """From now on it is quick."""
+        self._is_free.release()
+
+
+def test_a_slow_disk_blocks_no_hub_and_the_writes_do_not_pile_up(publisher, monkeypatch) -> None:
+    disk = SlowDisk(monkeypatch)
+    for _ in range(3):
+        publisher._last = ""
+        publisher._ring()
+        gevent.sleep(0.001)  # the hub turns
+    assert publisher.is_writing
+    assert disk.written == []
+    disk.let_go()
+    gevent.get_hub().threadpool.join()
+    while publisher.is_writing:
+        gevent.sleep(0.001)
+    [(thread, _)] = disk.written
+    assert thread != native_ident()
+
+
+def test_the_last_snapshot_is_never_replaced_by_an_older_one(publisher, pool, monkeypatch) -> None:
+    """One is being written, or waits for its turn, when the process stops publishing."""
+    disk = SlowDisk(monkeypatch)
+    publisher._last = ""
+    publisher._ring()
+    gevent.sleep(0.001)
+    with pool.connection():
+        pass
+    gevent.get_hub().threadpool.spawn(disk.let_go)
+    publisher.stop()
+    while publisher.is_writing:
+        gevent.sleep(0.001)
+    publisher._put(publisher.path, "an older one, in a thread that had to wait", 1, True)
+    [said] = geventpool.observe.read_snapshots(publisher.directory)
+    assert said["pools"][0]["checkouts"] == 1
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_end_of_the_process(publisher, monkeypatch) -> None:
+    monkeypatch.setattr(files, "_LAST_WRITE", 0.01)
+    disk = SlowDisk(monkeypatch)
+    publisher._last = ""
+    publisher._ring()
+    while not publisher._lock.locked():
+        gevent.sleep(0.001)
+    publisher.stop()
+    assert disk.written == []
+    disk.let_go()
+    while publisher.is_writing:
+        gevent.sleep(0.001)
+
+
+def test_a_child_that_was_forked_in_the_midst_of_a_write_publishes(tmp_path: Path) -> None:
+    code = """
+import os, sys, gevent
+from gevent.monkey import get_original
+from geventpool.observe import files, publish
+lock = get_original("_thread", "allocate_lock")()
+publisher = publish(sys.argv[1], interval=60)
+replace = files._replace
+def slow(*args):
+    with lock:
+        replace(*args)
+files._replace = slow
+lock.acquire()
+publisher._last = ""
+publisher._ring()
+while not publisher._lock.locked():
+    gevent.sleep(0.001)
+child = os.fork()
+if not child:
+    files._replace = replace
+    publisher._ring()
+    while publisher.is_writing:
+        gevent.sleep(0.001)
+    assert publisher.path.exists()
+    publisher.write()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+lock.release()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "snapshots")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+def test_a_snapshot_describes_no_more_holders_than_it_tells(driver, clock, monkeypatch) -> None:
+    """A description costs a tenth of a millisecond, for which the hub stands still."""
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=50, name="desk")
+    geventpool.observe.attach(pool, held_after=None, idle_in_transaction_after=None)
+    lent = []
+    for _ in range(50):
+        lent.append(pool.connection())
+        clock.advance(1)
+    described: list[object] = []
+
+    def count(*args: Any) -> Any:
+        described.append(args)
+        return describe(*args)
+
+    monkeypatch.setattr(watcher, "describe", count)
+    told = watcher.watcher_of(pool.core).to_json()["holders"]
+    assert [round(one["held_for"]) for one in told] == list(range(50, 30, -1))
+    assert len(described) == 20
+    for connection in lent:
+        connection.close()
 
 
 @pytest.mark.parametrize(
