@@ -98,8 +98,7 @@ def run(console: Console, kind: str, seconds: float, workers: int, plot: Path, k
         watch(console, load, directory, seconds, history)
         total = add_up(read_stats(directory))
         if keep:
-            console.print(f"\nThe page {page} and the desk are kept; Ctrl-C ends them.")
-            wait_for_ctrl_c()
+            wait_for_ctrl_c(console, f"\nThe page {page} and the desk are kept; Ctrl-C ends them.")
     console.print()
     title = f"The pools of {workers} workers on {kind}"
     console.print(summary(title, load.said, total, max(history["size"], default=0)))
@@ -116,9 +115,10 @@ def run(console: Console, kind: str, seconds: float, workers: int, plot: Path, k
     return bool(load.said["errors"])
 
 
-def wait_for_ctrl_c() -> None:
-    """Until it is pressed, which then is no failure."""
+def wait_for_ctrl_c(console: Console, told: str) -> None:
+    """Until it is pressed, which then is no failure: from the moment on in which it is told."""
     try:
+        console.print(told)
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:

@@ -79,7 +79,7 @@ def test_each_planted_fault_is_found_with_its_line(
     with gunicorn(url, 1, tmp_path, log) as desk:
         for path in ("/orders", "/good/hold", "/bad/hold", "/bad/leak", "/bad/query", "/bad/block"):
             get(desk.url + path)
-        report = wait_for(lambda: "leak" in (said := top(snapshots)) and said)
+        report = wait_for(lambda: "leak: " in (said := top(snapshots)) and said)
         [process] = json.loads(top(snapshots, "--json"))
     logged = log.read_text()
 
