@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import geventpool.observe
 from geventpool import ConfigError, ConnectionPool
+from geventpool.advise.command import advise
 from geventpool.cli import main
 from geventpool.dashboard import views
 from geventpool.dashboard.app import Page
@@ -458,6 +459,9 @@ def test_a_stretch_of_time_is_exported(
     trace.write_text(client.get("/trace.csv"))
     [read] = read_traces(str(trace))
     assert len(read) == 5
+    advised = CliRunner().invoke(advise, ["--trace", str(trace)]).output
+    assert "trace: 5 requests" in advised
+    assert "simulated" in advised
 
 
 def test_a_formula_in_a_name_is_none_in_the_spreadsheet(
