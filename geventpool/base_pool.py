@@ -299,6 +299,8 @@ class ConnectionHandlers(Handlers):
 
     def resets_behind(self, connection: Any) -> bool:
         """Is a rollback that cooperates all that it needs?"""
+        if self._pool.config.reset_on_return != "behind":
+            return False
         driver = drivers.driver_for(connection)
         try:
             state = driver.state(connection)

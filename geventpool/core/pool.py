@@ -353,9 +353,9 @@ class ResourcePool(Shared):
 
         What is in use is lent to those in line, as long as there are any, and then closed.
         """
-        self.resets.settle()
-        self.is_dormant = self.is_shrinking = True
         try:
+            self.resets.settle()
+            self.is_dormant = self.is_shrinking = True
             self.close_idle(causes.DISPOSED)
         finally:  # again, because somebody may have asked while that was closed
             self.is_dormant = self.is_shrinking = True
@@ -366,13 +366,15 @@ class ResourcePool(Shared):
     @threads.in_owners_thread
     def close(self) -> None:
         """Closes what is idle, refuses who waits; what is in use is closed when released."""
-        self.resets.settle()
-        self.is_closed = self.is_shrinking = True
-        self.is_warm = False
-        self.upkeep.waiting.refuse_all(PoolClosed(f"{self!r} was closed"))
-        self.close_idle(causes.CLOSED)
-        if self.permits is not None:
-            self.permits.changed()
+        try:
+            self.resets.settle()
+        finally:  # also if the caller was killed there
+            self.is_closed = self.is_shrinking = True
+            self.is_warm = False
+            self.upkeep.waiting.refuse_all(PoolClosed(f"{self!r} was closed"))
+            self.close_idle(causes.CLOSED)
+            if self.permits is not None:
+                self.permits.changed()
 
     @threads.in_owners_thread
     def drain(self, timeout: float) -> bool:

@@ -405,3 +405,79 @@ def test_an_interrupt_while_it_is_sent_reaches_the_caller_and_closes_it(make, ha
     settle()
     assert handlers.closed == [1]
     assert pool.stats().resetting == 0
+
+
+def test_what_the_reset_waits_for_may_come_before_the_hub_has_been_there(make, handlers) -> None:
+    pool = make(cancel_deadline=1.0)
+    woken_with: list[object] = []
+
+    def reset(resource: int) -> bool:
+        gevent.sleep(0)
+        gevent.get_hub().loop.run_callback(getcurrent().switch, "it")
+        woken_with.append(gevent.get_hub().switch())
+        return True
+
+    handlers.reset = reset
+    for _ in range(2):
+        pool.release(pool.acquire(1))
+        settle()
+    assert woken_with == ["it", "it"]
+    assert (pool.stats().idle, pool.stats().closed) == (1, {})
+
+
+def test_the_first_wait_may_be_the_one_whose_answer_comes_first(make, handlers) -> None:
+    pool = make(cancel_deadline=1.0)
+    woken_with: list[object] = []
+
+    def reset(resource: int) -> bool:
+        gevent.get_hub().loop.run_callback(getcurrent().switch, "it")
+        woken_with.append(gevent.get_hub().switch())
+        return True
+
+    handlers.reset = reset
+    entry = pool.acquire(1)
+    assert switches_of(lambda: pool.release(entry)) == 0
+    settle()
+    assert woken_with == ["it"]
+    assert (pool.stats().idle, pool.stats().closed) == (1, {})
+
+
+@pytest.mark.parametrize("end", ["dispose", "close"])
+@pytest.mark.parametrize("by", ["kill", "timeout"])
+def test_dispose_and_close_that_are_interrupted_in_their_wait_are_done_all_the_same(
+    make, handlers, end, by
+) -> None:
+    pool = make()
+    one, other = pool.acquire(1), pool.acquire(1)
+    pool.release(one, is_clean=True)
+    pool.release(other)
+    ending = gevent.spawn(getattr(pool, end))
+    settle()
+    assert not ending.ready()
+    ending.kill(gevent.GreenletExit if by == "kill" else gevent.Timeout)
+    settle()
+    assert handlers.closed == [1]
+    assert pool.is_closed == (end == "close")
+    handlers.answers[2].set()
+    settle()
+    assert handlers.closed == [1, 2]
+    assert pool.stats().size == 0
+
+
+@pytest.mark.parametrize("end", ["dispose", "close"])
+def test_dispose_and_close_wait_for_what_is_reset_by_then_and_not_for_what_follows(
+    make, handlers, end
+) -> None:
+    pool = make()
+    one, other = pool.acquire(1), pool.acquire(1)
+    pool.release(one)
+    ending = gevent.spawn(getattr(pool, end))
+    settle()
+    pool.release(other)
+    handlers.answers[1].set()
+    ending.get(timeout=5)
+    assert handlers.closed == [1]
+    assert pool.stats().resetting == 1
+    handlers.answers[2].set()
+    settle()
+    assert handlers.closed == [1, 2]
