@@ -150,6 +150,7 @@ class BasePool:
             self._database = os.getpid(), connection
         self.config = self.config.for_memory(self._is_shared)
         self.core.configure(self.config)
+        autocap.follow(self.core)
         log.info(
             "%r: its database lives in memory, and ends with its last connection: one is kept open%s",
             self.core,
