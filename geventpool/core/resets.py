@@ -17,6 +17,7 @@ import gevent
 from gevent import getcurrent
 from greenlet import greenlet  # type: ignore[import-untyped]
 
+from ..errors import PoolClosed
 from . import causes
 from .entry import IN_USE, Entry
 from .registry import is_gone
@@ -56,7 +57,7 @@ class _Behind(greenlet):  # type: ignore[misc]
         self.parent = hub = gevent.get_hub()
         to_hub = hub.loop.run_callback(super().switch)
         try:
-            self.maker.switch()
+            greenlet.switch(self.maker)  # not its own `switch`: it does not come from the hub
         finally:
             self._is_away = False
             to_hub.stop()
@@ -111,6 +112,8 @@ class Resets:
 
         In the owner's thread. Never switches to the hub.
         """
+        if entry in self._pool.resetting:
+            raise AssertionError("bug: released an entry that is being reset")
         self._pool.resetting[entry] = behind = _Behind(self._run)
         behind.switch(entry)
 
@@ -121,12 +124,17 @@ class Resets:
 
         Returns:
             What is left of the time-out.
+
+        Raises:
+            PoolClosed: the process has forked meanwhile, and the pool is the parent's.
         """
         me, pool, clock = getcurrent(), self._pool, self._pool.clock
         began_at = clock.now()
         left = math.inf if timeout is None else timeout
         self._wait(lambda: any(one.maker is me for one in pool.resetting.values()), began_at + left)
-        return None if timeout is None else max(0.0, began_at + left - clock.now())
+        if not pool.is_here:
+            raise PoolClosed(f"{pool!r} belongs to the parent of this process")
+        return None if timeout is None else max(began_at + left - clock.now(), 0.0)
 
     def settle(self) -> None:
         """Waits for the answers that are due by now. May switch greenlets, but not in the hub."""
