@@ -150,6 +150,7 @@ class BasePool:
             self._database = os.getpid(), connection
         self.config = self.config.for_memory(self._is_shared)
         self.core.configure(self.config)
+        autocap.follow(self.core)
         log.info(
             "%r: its database lives in memory, and ends with its last connection: one is kept open%s",
             self.core,
@@ -299,6 +300,8 @@ class ConnectionHandlers(Handlers):
 
     def resets_behind(self, connection: Any) -> bool:
         """Is a rollback that cooperates all that it needs?"""
+        if self._pool.config.reset_on_return != "behind":
+            return False
         driver = drivers.driver_for(connection)
         try:
             state = driver.state(connection)

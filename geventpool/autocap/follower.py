@@ -1,8 +1,9 @@
-"""Feeds a pool's returns to the controller of its cap, and grants what that says."""
+"""Feeds a pool's returns to the controller of its cap, and has the pool keep to what that says."""
 
 from __future__ import annotations
 
 import logging
+import math
 from weakref import ref
 
 import gevent
@@ -43,13 +44,11 @@ class CapFollower(Listener):
         """The settings may be other ones. Never switches."""
         if self.controller.bound != _bound_of(core):
             self.controller = CapController(_bound_of(core), self.controller.point)
-        core.grant(self.controller.cap)
+        core.find(self.controller.cap)
 
     def _told(self, core: ResourcePool, decision: Decision | None) -> None:
-        if (
-            core.ledger.cap.granted != self.controller.cap
-        ):  # also in a forked child, which starts anew
-            core.grant(self.controller.cap)
+        if core.ledger.cap.found != self.controller.cap:
+            core.find(self.controller.cap)
         if decision is not None:
             gevent.spawn_raw(log.info, "%r: %s", core, decision)
 
@@ -64,7 +63,7 @@ def follow(core: ResourcePool) -> None:
         follower.configured(core)
     elif follower is not None:
         core.remove_listener(follower)
-        core.grant(float("inf"))
+        core.find(math.inf)
 
 
 def decision_of(core: ResourcePool) -> Decision | None:

@@ -51,23 +51,24 @@ class Permits(Protocol):
 
 
 class Cap:
-    """Most entries at once, in whatever state: the smaller one of two.
+    """Most entries at once, in whatever state: the smallest of three.
 
     Attributes:
         configured: by the settings; `math.inf`: no limit.
         granted: by somebody outside, who shares out what a server allows; `math.inf`: nobody does.
+        found: what the server can make use of; `math.inf`: nobody looks for it.
     """
 
-    __slots__ = ("configured", "granted")
+    __slots__ = ("configured", "found", "granted")
 
     def __init__(self, configured: float) -> None:
         self.configured = configured
-        self.granted = math.inf
+        self.granted = self.found = math.inf
 
     @property
     def limit(self) -> float:
         """What holds."""
-        return min(self.configured, self.granted)
+        return min(self.configured, self.granted, self.found)
 
 
 class Ledger:
@@ -113,8 +114,7 @@ class Ledger:
     def room(self) -> float:
         """So many more may be opened, if there are permits; below 0: the cap was lowered."""
         cap = self.cap  # its `limit`, for one frame less
-        most = cap.configured if cap.configured < cap.granted else cap.granted
-        return most - self.size
+        return min(cap.configured, cap.granted, cap.found) - self.size
 
     @property
     def surplus(self) -> float:

@@ -36,7 +36,7 @@ class Listener:
     def ring_found(self) -> None:
         """Everybody who holds an entry waits for another one; next, one of them is refused.
 
-        Unless a higher `grant` now makes room.
+        Unless a higher cap now makes room.
         """
 
     def returned(self, entry: Entry, held: float) -> None:

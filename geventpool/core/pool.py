@@ -65,8 +65,7 @@ class ResourcePool(Shared):
 
     def _begin(self) -> None:
         self.ledger = Ledger(self.config.max_size, lifo=self.config.use_lifo, permits=self.permits)
-        self.line = Line()
-        self.counters = Counters()
+        self.line, self.counters = Line(), Counters()
         self.is_closed = self.is_dormant = self.is_warm = self.is_shrinking = False
         self.upkeep = Upkeep(self, self.release)
         self._checks = Checks(self, self.upkeep, self.discard, self.release)
@@ -297,7 +296,7 @@ class ResourcePool(Shared):
     def grant(self, most: float) -> None:
         """Changes how many entries there may be at once, from outside. Never switches.
 
-        The cap is the smaller one of this and `max_size`. Surplus idle entries are closed now, those in
+        The cap is no larger than this, and than `max_size`. Surplus idle entries are closed now, those in
         use when released.
 
         Args:
@@ -310,6 +309,12 @@ class ResourcePool(Shared):
         if granted < 0:
             raise ConfigError("grant", most, "give 0 or more, or math.inf")
         self.ledger.cap.granted = granted if granted == math.inf else math.floor(granted)
+        self._changed()
+
+    @threads.in_owners_thread
+    def find(self, most: float) -> None:
+        """Changes the cap that `auto_cap` has found, which holds beside `grant`'s. Never switches."""
+        self.ledger.cap.found = most
         self._changed()
 
     def limit_by(self, permits: Permits) -> None:
@@ -353,9 +358,9 @@ class ResourcePool(Shared):
 
         What is in use is lent to those in line, as long as there are any, and then closed.
         """
-        self.resets.settle()
-        self.is_dormant = self.is_shrinking = True
         try:
+            self.resets.settle()
+            self.is_dormant = self.is_shrinking = True
             self.close_idle(causes.DISPOSED)
         finally:  # again, because somebody may have asked while that was closed
             self.is_dormant = self.is_shrinking = True
@@ -366,13 +371,15 @@ class ResourcePool(Shared):
     @threads.in_owners_thread
     def close(self) -> None:
         """Closes what is idle, refuses who waits; what is in use is closed when released."""
-        self.resets.settle()
-        self.is_closed = self.is_shrinking = True
-        self.is_warm = False
-        self.upkeep.waiting.refuse_all(PoolClosed(f"{self!r} was closed"))
-        self.close_idle(causes.CLOSED)
-        if self.permits is not None:
-            self.permits.changed()
+        try:
+            self.resets.settle()
+        finally:  # also if the caller was killed there
+            self.is_closed = self.is_shrinking = True
+            self.is_warm = False
+            self.upkeep.waiting.refuse_all(PoolClosed(f"{self!r} was closed"))
+            self.close_idle(causes.CLOSED)
+            if self.permits is not None:
+                self.permits.changed()
 
     @threads.in_owners_thread
     def drain(self, timeout: float) -> bool:
@@ -415,7 +422,9 @@ class ResourcePool(Shared):
         finally:
             self.handlers = threads.bare(self.handlers)
             self.ledger.permits = None  # what ends in the books of the parent has none here
+            found = self.ledger.cap.found
             self._begin()
+            self.ledger.cap.found = found
             self.hub, self.mailbox = NO_HUB, None
         self.policy = self.policy.fresh()
 
@@ -424,8 +433,7 @@ class ResourcePool(Shared):
 
         But a second new one does: what becomes of all that are opened is for the caller to see.
         """
-        had_new_one, asked_at = False, None
-        began_at = now
+        had_new_one, asked_at, began_at = False, None, now
         while True:
             entry = self.upkeep.waiting.wait(deadline, now, asked_at)
             now, asked_at = began_at + entry.waited, began_at

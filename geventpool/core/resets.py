@@ -11,11 +11,13 @@ import logging
 import math
 from collections.abc import Callable
 from contextvars import copy_context
+from typing import Any
 
 import gevent
 from gevent import getcurrent
 from greenlet import greenlet  # type: ignore[import-untyped]
 
+from ..errors import PoolClosed
 from . import causes
 from .entry import IN_USE, Entry
 from .registry import is_gone
@@ -29,25 +31,36 @@ _LONGEST = 5.0
 
 
 class _Behind(greenlet):  # type: ignore[misc]
-    """Runs at once until it first waits; there its maker goes on, without a turn of the hub."""
+    """Runs at once until it first waits; there its maker goes on, without a turn of the hub.
+
+    Attributes:
+        maker: who has made it, and given back what it resets.
+    """
 
     def __init__(self, run: Callable[[Entry], object]) -> None:
-        super().__init__(run, getcurrent())  # to which it returns if it never waits
-        self._maker: greenlet | None = getcurrent()
+        self.maker: greenlet = getcurrent()
+        super().__init__(run, self.maker)  # to which it returns if it never waits
         self.gr_context = copy_context()  # as if its maker did it, for tracers
+        self._has_waited = self._is_away = False
+
+    def switch(self, *value: Any) -> Any:
+        """What it waits for may come before it is in the hub, and is not to be lost: there first."""
+        if self._is_away:
+            super().switch()
+        return super().switch(*value)
 
     def switch_out(self) -> None:
         """The hub's call when it is about to be switched to."""
-        maker, self._maker = self._maker, None
-        if maker is None:
+        if self._has_waited:
             return
+        self._has_waited = self._is_away = True
         self.parent = hub = gevent.get_hub()
-        # Before anything that it waits for: the hub makes its calls before it looks at sockets.
-        back = hub.loop.run_callback(self.switch)
+        to_hub = hub.loop.run_callback(super().switch)
         try:
-            maker.switch()
+            greenlet.switch(self.maker)  # not its own `switch`: it does not come from the hub
         finally:
-            back.stop()
+            self._is_away = False
+            to_hub.stop()
 
 
 class Resets:
@@ -99,8 +112,10 @@ class Resets:
 
         In the owner's thread. Never switches to the hub.
         """
-        self._pool.resetting[entry] = getcurrent()
-        _Behind(self._run).switch(entry)
+        if entry in self._pool.resetting:
+            raise AssertionError("bug: released an entry that is being reset")
+        self._pool.resetting[entry] = behind = _Behind(self._run)
+        behind.switch(entry)
 
     def wait_for_own(self, timeout: float | None) -> float | None:
         """Waits until what the calling greenlet has given back is reset. May switch greenlets.
@@ -109,16 +124,23 @@ class Resets:
 
         Returns:
             What is left of the time-out.
+
+        Raises:
+            PoolClosed: the process has forked meanwhile, and the pool is the parent's.
         """
-        me, clock = getcurrent(), self._pool.clock
+        me, pool, clock = getcurrent(), self._pool, self._pool.clock
         began_at = clock.now()
         left = math.inf if timeout is None else timeout
-        self._wait(lambda: me in self._pool.resetting.values(), began_at + left)
-        return None if timeout is None else max(0.0, began_at + left - clock.now())
+        self._wait(lambda: any(one.maker is me for one in pool.resetting.values()), began_at + left)
+        if not pool.is_here:
+            raise PoolClosed(f"{pool!r} belongs to the parent of this process")
+        return None if timeout is None else max(began_at + left - clock.now(), 0.0)
 
     def settle(self) -> None:
-        """Waits until no answer is due any more. May switch greenlets, but not in the hub."""
-        self._wait(lambda: bool(self._pool.resetting), math.inf)
+        """Waits for the answers that are due by now. May switch greenlets, but not in the hub."""
+        pool = self._pool
+        due = set(pool.resetting.values())  # what others give back meanwhile may have no end
+        self._wait(lambda: not due.isdisjoint(pool.resetting.values()), math.inf)
 
     def _wait(self, is_due: Callable[[], bool], deadline: float) -> None:
         clock = self._pool.clock

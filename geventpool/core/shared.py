@@ -41,7 +41,7 @@ class Shared:
         line: the callers in line.
         counters: what has happened.
         resetting: of those in use, such as were given back and wait for the answer to their reset; and
-            the greenlet that has given each back.
+            the greenlet that does that.
         is_closed: nothing is lent any more.
         is_dormant: disposed of, until somebody asks again. Nothing in it is idle or opened ahead. Those
             who were in line are served all the same, but what they give back is closed, so that it comes

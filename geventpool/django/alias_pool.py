@@ -184,6 +184,8 @@ class AliasPool(ConnectionPool):
 
     def disconnect(self) -> None:
         """Closes what is idle, now, and what is in use when it comes back. May switch greenlets."""
-        self.core.settle()  # or what is being reset would not be closed before this returns
-        self.core.expire_all(True)
-        self.core.dispose()
+        try:
+            self.core.settle()  # or what is being reset would not be closed before this returns
+        finally:
+            self.core.expire_all(True)
+            self.core.dispose()

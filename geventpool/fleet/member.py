@@ -293,7 +293,7 @@ class Member(Listener):
                 break
             fresh += 1
         needs = ledger.in_use + max(core.line.length, ledger.opening) + fresh
-        return int(min(needs, ledger.cap.configured))
+        return int(min(needs, ledger.cap.configured, ledger.cap.found))
 
     def _patience(self, core: ResourcePool) -> float:
         """For how many seconds a connection has to be idle to be spare while others wait.

@@ -160,9 +160,9 @@ class CapController:
         """
         if self.cap >= self.bound:
             return None
-        before = self.cap
+        before = self.cap  # perhaps of a probe, which says nothing against a higher cap
         self._least, self._least_until = before + 1, now + _FORGET
-        self._end_search(now, before + 1)
+        self._end_search(now, max(before + 1, self.point))
         reason = "holders waited for each other"
         self.last = Decision(before, self.cap, reason, now)
         return self.last

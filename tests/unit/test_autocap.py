@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import sqlite3
 
 import gevent
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from geventpool import ConfigError, ConnectionPool, PoolConfig, PoolDeadlock
 from geventpool.config import AUTO_BOUND, make_config
 from geventpool.simulator.knee import Knee
+from geventpool.testing import settle
 
 
 def test_auto_is_a_cap_that_moves_below_a_bound() -> None:
@@ -47,7 +49,7 @@ def test_it_can_be_changed_while_the_pool_runs(driver, clock) -> None:
     pool.configure(max_size=10)
     assert pool.stats().max_size == 10
     assert pool.core.listener is None
-    assert pool.core.ledger.cap.granted == math.inf
+    assert pool.core.ledger.cap.limit == 10
     pool.configure(auto_cap=True)
     pool.configure(max_size=5)
     assert pool.stats().max_size == 5
@@ -139,3 +141,42 @@ def test_at_the_bound_one_of_a_ring_is_refused(driver, clock) -> None:
     pool = ConnectionPool(driver.connect, clock=clock, max_size=5, auto_cap=True, timeout=30)
     assert len(nest_all(pool, clock, 5)) == 1
     assert pool.stats().max_size == 5
+
+
+def test_what_somebody_outside_grants_holds_beside_it(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size="auto")
+    pool.core.grant(math.inf)  # as a fleet does in which nobody is short
+    assert pool.stats().max_size == 20
+    pool.core.grant(3)
+    lent = [pool.connection() for _ in range(3)]
+    for one in lent:
+        one.close()
+    assert pool.stats().max_size == 3
+    pool.configure(max_size="auto", timeout=1)
+    assert pool.stats().max_size == 3
+    pool.configure(max_size=50)
+    assert pool.stats().max_size == 3
+
+
+def test_a_forked_child_begins_with_what_was_found(driver, clock) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size="auto")
+    pool.core.find(7)
+    pool.core.begin_again()
+    callers = [gevent.spawn(pool.connection) for _ in range(30)]
+    settle()
+    assert driver.attempts == 7
+    gevent.killall(callers)
+
+
+def test_a_database_in_memory_has_no_cap_to_be_found() -> None:
+    url = "file:autocap?mode=memory&cache=shared"
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(url, uri=True, check_same_thread=False)
+
+    pool = ConnectionPool(connect, max_size="auto")
+    with pool.connection():
+        pass
+    assert pool.stats().max_size == AUTO_BOUND
+    assert pool.core.listener is None
+    pool.close()

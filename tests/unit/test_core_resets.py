@@ -13,10 +13,11 @@ import pytest
 from gevent import getcurrent
 from gevent.event import Event
 
+from geventpool import ConnectionPool, base_pool
 from geventpool.config import make_config
 from geventpool.core.handlers import Handlers
 from geventpool.core.pool import ResourcePool
-from geventpool.errors import PoolClosed, PoolTimeout
+from geventpool.errors import ConfigError, PoolClosed, PoolTimeout
 from geventpool.testing import FakeClock, settle
 
 from .test_core_pool import switches_of
@@ -405,3 +406,171 @@ def test_an_interrupt_while_it_is_sent_reaches_the_caller_and_closes_it(make, ha
     settle()
     assert handlers.closed == [1]
     assert pool.stats().resetting == 0
+
+
+def test_what_the_reset_waits_for_may_come_before_the_hub_has_been_there(make, handlers) -> None:
+    pool = make(cancel_deadline=1.0)
+    woken_with: list[object] = []
+
+    def reset(resource: int) -> bool:
+        gevent.sleep(0)
+        gevent.get_hub().loop.run_callback(getcurrent().switch, "it")
+        woken_with.append(gevent.get_hub().switch())
+        return True
+
+    handlers.reset = reset
+    for _ in range(2):
+        pool.release(pool.acquire(1))
+        settle()
+    assert woken_with == ["it", "it"]
+    assert (pool.stats().idle, pool.stats().closed) == (1, {})
+
+
+def test_the_first_wait_may_be_the_one_whose_answer_comes_first(make, handlers) -> None:
+    pool = make(cancel_deadline=1.0)
+    woken_with: list[object] = []
+
+    def reset(resource: int) -> bool:
+        gevent.get_hub().loop.run_callback(getcurrent().switch, "it")
+        woken_with.append(gevent.get_hub().switch())
+        return True
+
+    handlers.reset = reset
+    entry = pool.acquire(1)
+    assert switches_of(lambda: pool.release(entry)) == 0
+    settle()
+    assert woken_with == ["it"]
+    assert (pool.stats().idle, pool.stats().closed) == (1, {})
+
+
+@pytest.mark.parametrize("end", ["dispose", "close"])
+@pytest.mark.parametrize("by", ["kill", "timeout"])
+def test_dispose_and_close_that_are_interrupted_in_their_wait_are_done_all_the_same(
+    make, handlers, end, by
+) -> None:
+    pool = make()
+    one, other = pool.acquire(1), pool.acquire(1)
+    pool.release(one, is_clean=True)
+    pool.release(other)
+    ending = gevent.spawn(getattr(pool, end))
+    settle()
+    assert not ending.ready()
+    ending.kill(gevent.GreenletExit if by == "kill" else gevent.Timeout)
+    settle()
+    assert handlers.closed == [1]
+    assert pool.is_closed == (end == "close")
+    handlers.answers[2].set()
+    settle()
+    assert handlers.closed == [1, 2]
+    assert pool.stats().size == 0
+
+
+@pytest.mark.parametrize("end", ["dispose", "close"])
+def test_dispose_and_close_wait_for_what_is_reset_by_then_and_not_for_what_follows(
+    make, handlers, end
+) -> None:
+    pool = make()
+    one, other = pool.acquire(1), pool.acquire(1)
+    pool.release(one)
+    ending = gevent.spawn(getattr(pool, end))
+    settle()
+    pool.release(other)
+    handlers.answers[1].set()
+    ending.get(timeout=5)
+    assert handlers.closed == [1]
+    assert pool.stats().resetting == 1
+    handlers.answers[2].set()
+    settle()
+    assert handlers.closed == [1, 2]
+
+
+def test_a_second_release_is_a_bug_also_before_the_answer(make, handlers) -> None:
+    pool = make()
+    entry = pool.acquire(1)
+    pool.release(entry)
+    with pytest.raises(AssertionError, match="bug: released an entry that is being reset"):
+        pool.release(entry)
+    assert handlers.sent == [1]
+    handlers.answers[1].set()
+    settle()
+    assert (pool.stats().idle, pool.stats().resetting) == (1, 0)
+
+
+def test_a_time_out_that_is_no_number_is_refused_also_before_the_answer(make, handlers) -> None:
+    pool = make()
+    pool.release(pool.acquire(1))
+    with pytest.raises(ConfigError):
+        pool.acquire(float("nan"))
+
+
+def test_who_has_not_asked_for_it_pays_no_look_at_the_driver(driver, monkeypatch) -> None:
+    pool = ConnectionPool(driver.connect)
+    with pool.connection() as connection:
+        monkeypatch.setattr(base_pool, "drivers", None)
+        assert not pool.core.handlers.resets_behind(connection)
+        monkeypatch.undo()
+
+
+def test_a_greenlet_that_counts_on_its_visits_to_the_hub_goes_there_and_back_as_often(
+    make, handlers
+) -> None:
+    visits: list[str] = []
+
+    class Console(gevent.Greenlet):
+        """As gevent's backdoor, which has `sys.stdout` of its own while it is not in the hub."""
+
+        def switch(self, *value: Any) -> Any:
+            visits.append("back")
+            return super().switch(*value)
+
+        def switch_out(self) -> None:
+            visits.append("to hub")
+
+    pool = make()
+    console = Console(lambda: (pool.release(pool.acquire(1)), gevent.sleep(0)))
+    console.start()
+    settle()
+    assert console.successful()
+    assert visits == ["back", *["to hub", "back"] * visits.count("to hub")]
+    handlers.answers[1].set()
+    settle()
+    assert pool.stats().idle == 1
+
+
+def test_who_waits_for_his_own_reset_in_the_child_of_a_fork_is_told_whose_pool_it_was(
+    make, handlers
+) -> None:
+    pool = make()
+    worker = gevent.spawn(lambda: (pool.release(pool.acquire(1)), pool.acquire(60)))
+    settle()
+    assert pool.stats().resetting == 1
+    process = gevent.os.fork()
+    if not process:
+        try:
+            handlers.answers[1].set()
+            settle()
+            is_told = isinstance(worker.exception, PoolClosed) and handlers.opened == 1
+            os._exit(0 if is_told else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    handlers.answers[1].set()
+    settle()
+    assert worker.successful()
+    assert (pool.stats().in_use, pool.stats().opened) == (1, 1)
+
+
+def test_the_resets_own_greenlet_may_be_killed_before_and_after_it_was_in_the_hub(
+    make, handlers
+) -> None:
+    pool = make()
+    for turns in (0, 1):
+        pool.release(pool.acquire(1))
+        [greenlet] = pool.resetting.values()
+        for _ in range(turns):
+            settle()
+        gevent.kill(greenlet)
+        settle()
+        assert greenlet.dead
+        assert handlers.closed == list(range(1, turns + 2))
+    assert (pool.stats().size, pool.stats().closed) == (0, {"reset failed": 2})

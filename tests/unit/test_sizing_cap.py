@@ -107,6 +107,18 @@ def test_a_ring_of_nested_holders_raises_the_cap_by_one_within_the_bound() -> No
     assert control.cap == 21
 
 
+def test_a_ring_at_a_probe_below_the_best_cap_known_ends_the_probe() -> None:
+    control = CapController(BOUND, start=40)
+    held, now = 0.01, 0.0
+    while control.cap >= control.point:  # at a candidate above it, or at itself
+        now += 0.0001 if control.cap == control.point else 0.0002
+        control.returned(now, held, control.cap, 50)
+    below = control.cap
+    decision = control.found_ring(now)
+    assert control.cap == control.point == 40
+    assert str(decision) == f"cap {below} → 40: holders waited for each other"
+
+
 def test_after_a_ring_no_search_goes_below_what_it_took() -> None:
     control = CapController(BOUND, start=5)
     control.found_ring(0.0)
