@@ -68,7 +68,7 @@ def stands_still(directory: Path) -> str:
     publisher = Publisher(directory, 60)
     making, computing, writing = [], [], []
     for _ in range(SNAPSHOTS):
-        publisher._last = ""
+        publisher._in_file = ""
         began, computed = time.perf_counter(), time.thread_time()
         taken = publisher._take()
         computing.append(time.thread_time() - computed)

@@ -11,10 +11,11 @@ has worked before, this may be a restart: for one second nobody in line is refus
 the line for the next attempt. After that, and in a pool that has never opened anything, a caller for whom
 nothing else is on its way gets an attempt of its own and its error. After three failures in a row whoever
 asks waits for the next attempt: nobody is refused for one that began before he asked, because the server
-may be back since. For him the pause is a quarter of a second at most. Where an attempt takes long to fail,
-because the server does not answer, whoever asks in the pause gets the last error at once. A server that
-only has no room for one more is not down: its callers wait for what comes back, and the attempt is
-repeated for them.
+may be back since. For him the pause is a quarter of a second at most. Who cannot wait for the outcome,
+because his time is over or the line too long, is told the last error, not that nothing came. Where an
+attempt takes long to fail, because the server does not answer, whoever asks in the pause gets the last
+error at once. A server that only has no room for one more is not down: its callers wait for what comes
+back, and the attempt is repeated for them.
 """
 
 from __future__ import annotations
@@ -73,11 +74,14 @@ class Pace:
         """When the pause after a failure is over, if somebody in line waits for that, or if not."""
         return min(self.retry_at, self._retry_for_callers_at) if is_awaited else self.retry_at
 
+    def is_down(self, now: float) -> bool:
+        """Does the server not answer, for longer than a restart takes? One that is full does."""
+        is_believed = self.failures >= _PROOF and now >= self._patient_until
+        return is_believed and self.last_error is not None and not self.server_is_full
+
     def would_fail(self, now: float, deadline: float, is_any_opening: bool) -> bool:
         """Is who asks told the last error, and not to wait? Nothing is in use that could come back."""
-        if self.server_is_full or self.last_error is None:
-            return False
-        if now < self._patient_until or self.failures < _PROOF:
+        if not self.is_down(now):
             return False
         if is_any_opening and now - self._began_at > _LONG:
             return True
@@ -138,10 +142,10 @@ class Pace:
             self.failures = max(self.failures, _PROOF - 1)  # no need to see it three times
         self.is_slow = now - started > _LONG or isinstance(error, ConnectTimeout)
         pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self.failures, 16))
-        pause *= random.uniform(0.5, 1.0)
         wait = pause if self.is_slow or server_is_full else min(pause, _LONGEST_WAIT)
+        share = random.uniform(0.5, 1.0)  # or all processes would come back at once
         self.failures += 1
-        self.retry_at, self._retry_for_callers_at = now + pause, now + wait
+        self.retry_at, self._retry_for_callers_at = now + share * pause, now + share * wait
         if server_is_full:
             return False  # those in line wait for a return, or for room
         if now < self._patient_until:

@@ -299,7 +299,7 @@ class Upkeep:
                 wanted = max(wanted, ledger.opening + missing, len(self.ages.ageing))
             if ledger.opening >= min(wanted, pace.allowed(line.overdue)):
                 break
-            opens_at = pace.opens_at(is_awaited=bool(line.callers))
+            opens_at = pace.opens_at(is_awaited=bool(line.callers or extra))
             if now < opens_at:
                 return opens_at
             entry = ledger.reserve()

@@ -103,7 +103,7 @@ class Waiting:
             return entry
         if waiter.error is not None:
             raise waiter.error
-        raise self.timed_out(pool.clock.now(), now, waiter.blocked_before)
+        raise self._in_vain(pool.clock.now(), now, waiter.blocked_before)
 
     def wait_first(self, seconds: float, has_room: bool, now: float) -> Entry | None:
         """Waits before everybody else, for the pool's own purposes. Switches greenlets.
@@ -203,6 +203,16 @@ class Waiting:
             why,
         )
 
+    def _in_vain(self, now: float, since: float, blocked_before: float) -> BaseException:
+        return self._servers_error(now) or self.timed_out(now, since, blocked_before)
+
+    def _servers_error(self, now: float) -> BaseException | None:
+        """Why nothing comes, if the server is down and nothing in use could come back."""
+        error = self._pace.last_error
+        if error is None or self._pool.ledger.in_use or not self._pace.is_down(now):
+            return None
+        return another(error)
+
     def shed(self, now: float, least: int) -> None:
         """Refuses who has waited for too long; `least` are left for whom there is something."""
         pool = self._pool
@@ -210,6 +220,10 @@ class Waiting:
         for waiter in pool.line.too_old(now, most, least):
             if waiter.is_settled:
                 continue  # a listener that was told of the one before had the pool react
+            servers = self._servers_error(now)
+            if servers is not None:
+                self.refuse(waiter, servers)
+                continue
             error = PoolOverloaded(
                 f"gave up after {now - waiter.parked_at:.3g} s in line at {pool!r}, which has stood for "
                 f"longer than shed_after={most:g} s: raise max_size, or send clients away",
@@ -228,10 +242,13 @@ class Waiting:
             raise another(error)
         if deadline <= now:
             self._open_one(now)
-            raise self.timed_out(now, now, 0.0)
+            raise self._in_vain(now, now, 0.0)
         is_again = asked_at is not None
         most = None if is_again else pool.config.max_waiting
         if most is not None and line.length - max(0, ledger.opening + ledger.room) >= most:
+            servers = self._servers_error(now)
+            if servers is not None:
+                raise servers
             self._count_refusal(causes.OVERLOADED)
             raise PoolOverloaded(
                 f"{line.length} callers are in line before this one at {pool!r}: raise max_waiting or "

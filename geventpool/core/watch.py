@@ -26,7 +26,7 @@ from gevent.monkey import get_original
 
 from .entry import Entry
 from .handlers import Handlers
-from .registry import at_fork, look_for_fork, unforked
+from .registry import at_fork, keep_for_good, look_for_fork, unforked
 
 log = logging.getLogger("geventpool")
 
@@ -203,15 +203,9 @@ class Watch:
         self.hub = get_hub()
         self._followed: dict[int, ref[Entry]] = {}  # weak, so that nothing is kept alive
         self._io: Any = None
-        self._is_parents = False
         self._epoll = new_epoll()
         self.poll: Callable[[int, int], list[tuple[int, int]]] = self._epoll.poll
-        self._io = self.hub.loop.io(self._epoll.fileno(), _READ, ref=False)
-        shared = getattr(self._io, "_watcher_ref", None)
-        if (
-            shared is not None
-        ):  # with libuv gevent does not pass `ref` on to the watcher of the number
-            shared.ref = False
+        self._io = new_reader(self._epoll.fileno())
         self._io.start(_on_ready, ref(self))
 
     def add(self, entry: Entry) -> None:
@@ -238,8 +232,8 @@ class Watch:
         """Something has hung up. Runs in the hub."""
         if not unforked:  # the inherited epoll is the parent's, too
             look_for_fork()
-        elif not self._is_parents:
-            self.tell(self.poll(0, FEW))
+            return
+        self.tell(self.poll(0, FEW))
 
     def tell(self, events: list[tuple[int, int]]) -> None:
         """Tells the pools what `poll` has returned, and what is left. Never switches."""
@@ -257,17 +251,9 @@ class Watch:
             events = self.poll(0, FEW)
 
     def end_in_child(self) -> None:
-        """Lets go of the parent's epoll.
-
-        libuv takes a watcher out of its own epoll at once, and until `gevent.reinit` has run, that is the
-        parent's, too, which would be told of nothing any more: so this waits for the hub's next turn.
-        """
-        loop = self.hub.loop
-        if loop is not None and "libuv" in type(loop).__module__:
-            self._is_parents = True
-            loop.run_callback(self.end)
-        else:
-            self.end()
+        """Lets go of the parent's epoll."""
+        if self._io is not None:
+            end_in_child(self.hub, self._io, self.end)
 
     def end(self) -> None:
         """Lets go of the epoll, which may be the parent's: nothing in it is touched."""
@@ -281,6 +267,39 @@ class Watch:
         # In another thread, or after the hub's end, the watcher is out of bounds; nobody runs it.
         if get_hub_if_exists() is self.hub and self.hub.loop is not None:
             self.end()
+
+
+def new_reader(fd: int) -> Any:
+    """A watcher of the calling thread's hub, not started yet, which keeps no loop alive."""
+    io = get_hub().loop.io(fd, _READ, ref=False)
+    shared = getattr(io, "_watcher_ref", None)
+    if shared is not None:  # with libuv gevent does not pass `ref` on to the watcher of the number
+        shared.ref = False
+    return io
+
+
+def end_in_child(hub: Any, io: Any, end: Callable[[], object]) -> None:
+    """Ends the watcher of a parent's descriptor, in a forked child. Never switches.
+
+    libuv takes a watcher out of its own epoll at once, and until `gevent.reinit` has run, that is the
+    parent's, too, which would be told of nothing any more: so there this waits for the hub's next turn.
+
+    Args:
+        hub: the watcher's; if it is another thread's, that is not here any more.
+        io: the watcher; nothing is called by it from now on.
+        end: stops and closes it.
+    """
+    if hub.loop is None or "libuv" not in type(hub.loop).__module__:
+        end()
+        return
+    io.callback = _ignore
+    keep_for_good(io)
+    if hub is get_hub_if_exists():
+        hub.loop.run_callback(end)
+
+
+def _ignore(*_: object) -> None:
+    """What the parent is told."""
 
 
 def _on_ready(watch_ref: ref[Watch]) -> None:

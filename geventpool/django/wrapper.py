@@ -228,8 +228,11 @@ class PooledWrapper(_Base):
         self._loan = loan = pool.lend(is_new)
         self.is_new = loan.is_new
         owner = getcurrent()
-        # One to whom the wrapper is lent by `inc_thread_sharing` may end before its owner goes on with it.
-        if isinstance(owner, Greenlet) and self._thread_ident == _thread.get_ident():
+        if self._thread_ident != _thread.get_ident():
+            # The wrapper is lent by `inc_thread_sharing`: this one may end before its owner goes on.
+            if self.allow_thread_sharing:
+                loan.share()
+        elif isinstance(owner, Greenlet):
             owner.rawlink(self._owner_ended)
             self._linked_to = owner
         return loan

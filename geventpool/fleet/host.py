@@ -26,6 +26,7 @@ from gevent import get_hub
 from gevent.monkey import get_original
 
 from ..core.registry import at_fork, look_for_fork, unforked
+from ..core.watch import end_in_child, new_reader
 from ..errors import ConfigError
 from .permits import MOST, PermitFile
 from .rows import LENGTH, Row, smallest_size, unpack
@@ -34,7 +35,6 @@ MEMBERS: Final = 4096
 """Most pools in one fleet of a host."""
 
 _FILE: Final = "permits"
-_READ: Final = 1  # libev's EV_READ
 _PRIVATE: Final = 0o600
 _MANY: Final = 64  # of a queue that is ten long by default
 _SMALLEST: Final = MOST + 64 * LENGTH
@@ -204,7 +204,8 @@ class HostFleet:
             self._socket.close()
             self._file.free_slot(self.slot)
             raise
-        self._io = get_hub().loop.io(self._socket.fileno(), _READ, ref=False)
+        self._hub = get_hub()
+        self._io = new_reader(self._socket.fileno())
         self._io.start(_on_ready, self._socket, wake)
         _joined.add(self)
 
@@ -257,7 +258,8 @@ class HostFleet:
 
     def leave(self) -> None:
         """Is no member any more; its connections are gone."""
-        self.forget()
+        _joined.discard(self)
+        self._end()
         for number in self._permits:
             self._file.give_back(number, 0.0)
         self._permits.clear()
@@ -268,6 +270,9 @@ class HostFleet:
     def forget(self) -> None:
         """Closes this process's copies of what a forked child has inherited: the parent stays a member."""
         _joined.discard(self)
+        end_in_child(self._hub, self._io, self._end)
+
+    def _end(self) -> None:
         self._io.stop()
         self._io.close()
         self._socket.close()

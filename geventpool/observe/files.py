@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import stat
 import tempfile
@@ -24,6 +25,7 @@ import gevent
 from gevent import get_hub
 from gevent.monkey import get_original
 
+from ..core.threads import mailbox_here
 from ..errors import ConfigError
 from .shape import Shape, is_snapshot, is_sum
 from .snapshot import VERSION, Total, add_up, began, snapshot
@@ -41,8 +43,9 @@ _LONGEST_INTERVAL = 86_400
 _TRIES, _PAUSE = 200, 0.01
 _LAST_WRITE = 1.0  # seconds that the end of a process waits for a disk that hangs
 
-# Native, also where the program has patched: a native thread holds it for one write.
+# Native, also where the program has patched: a native thread holds the lock for one write.
 _new_lock: Final = get_original("_thread", "allocate_lock")
+_start_thread: Final = get_original("_thread", "start_new_thread")
 
 
 def default_directory() -> Path:
@@ -64,7 +67,7 @@ _publisher: Publisher | None = None
 class Publisher:
     """Writes this process's snapshot every so often, by a hub timer that keeps no process alive.
 
-    The hub makes the snapshot, and a native thread of its pool writes the file.
+    The hub makes the snapshot, and a native thread writes the file.
 
     Args:
         directory: for the files; made if need be, and this user's alone.
@@ -86,6 +89,7 @@ class Publisher:
         self.directory = Path(directory) if directory is not None else default_directory()
         _make_private(self.directory)
         self._timer = get_hub().loop.timer(interval, interval, ref=False)
+        self._mailbox = mailbox_here()
         self._begin()
         self._timer.start(self._ring, update=True)
         self.write()
@@ -94,8 +98,9 @@ class Publisher:
     def _begin(self) -> None:
         """At the start, and in a forked child: the thread that writes is the parent's, the lock too."""
         self._pid = os.getpid()
-        self._last = ""
-        self._number = self._written = 0
+        self._in_file = ""
+        self._number = 0
+        self._written: float = 0
         self._lock: Any = _new_lock()
         self.is_writing = False
         self._has_failed = False
@@ -125,32 +130,32 @@ class Publisher:
         self._timer.close()
         with contextlib.suppress(OSError):
             self.write()
+        self._written = math.inf  # of what is on its way to the file, nothing is newer
 
-    def _take(self) -> tuple[str, int, bool]:
-        """The snapshot as text, its number, and whether it is news.
+    def _take(self) -> tuple[float, str, int]:
+        """The time, the rest of the snapshot as text, and its number.
 
         Encoded at once: what it is made of may change as soon as the hub goes on.
         """
         said = snapshot()
         now = said.pop("time")
-        text = json.dumps(said)
-        is_news, self._last = text != self._last, text
         self._number += 1
-        return f'{{"time": {now!r}, {text[1:]}', self._number, is_news
+        return now, json.dumps(said), self._number
 
-    def _put(self, path: Path, text: str, number: int, is_news: bool) -> None:
+    def _put(self, path: Path, now: float, text: str, number: int) -> None:
         """Has it in the file, unless a later one is there. In any native thread."""
         if not self._lock.acquire(True, _LAST_WRITE):
             raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         try:
             if number <= self._written:
                 return
-            if not is_news:
+            if text == self._in_file:
                 with contextlib.suppress(OSError):  # such as: somebody has removed it
                     os.utime(path)  # so that it is told from one that publishes no more
+                    self._written = number
                     return
-            _replace(path, text)
-            self._written = number
+            _replace(path, f'{{"time": {now!r}, {text[1:]}')
+            self._in_file, self._written = text, number
         finally:
             self._lock.release()
 
@@ -160,23 +165,35 @@ class Publisher:
             self._begin()
         if not self.is_writing:  # else the disk is slow, and this turn is left out
             self.is_writing = True
-            gevent.spawn_raw(self._write_in_thread)
+            gevent.spawn_raw(self._write_behind)
 
-    def _write_in_thread(self) -> None:
-        """Writes without holding up the hub: on a busy disk, replacing a file can take a second."""
-        pid = self._pid
+    def _write_behind(self) -> None:
+        """Writes without holding up the hub: on a busy disk, replacing a file can take a second.
+
+        In a thread that ends with the write. One of the hub's pool could stand behind name look-ups that
+        hang, and whoever waits for its answer keeps the loop alive for as long as the disk hangs.
+        """
         try:
-            get_hub().threadpool.apply(self._put, (self.path, *self._take()))
-            self._has_failed = False
+            _start_thread(self._write_in_thread, (self.path, *self._take()))
         except Exception as error:
-            if not self._has_failed:
-                self._has_failed = True
-                name = type(error).__name__ if not isinstance(error, OSError) else error.strerror
-                message = "snapshots cannot be written to %r for now: %s"
-                log.warning(message, str(self.directory), name)
-        finally:
-            if pid == os.getpid():  # else it is a parent's greenlet, that a child has collected
-                self.is_writing = False
+            self._wrote(error)
+
+    def _write_in_thread(self, path: Path, now: float, text: str, number: int) -> None:
+        failed: Exception | None = None
+        try:
+            self._put(path, now, text, number)
+        except Exception as error:
+            failed = error
+        self._mailbox.post(self._wrote, failed)
+
+    def _wrote(self, error: Exception | None) -> None:
+        """A write is over. In the hub's thread. Never switches."""
+        if error is not None and not self._has_failed:
+            name = type(error).__name__ if not isinstance(error, OSError) else error.strerror
+            message = "snapshots cannot be written to %r for now: %s"
+            gevent.spawn_raw(log.warning, message, str(self.directory), name)
+        self._has_failed = error is not None
+        self.is_writing = False
 
 
 def publish(directory: str | os.PathLike[str] | None = None, *, interval: float = 1.0) -> Publisher:

@@ -11,6 +11,7 @@ import gevent
 import pytest
 
 from geventpool import ConnectionPool, PoolTimeout
+from geventpool.core.pace import Pace
 from geventpool.drivers import is_operational
 from geventpool.sqlalchemy import GeventPool
 from geventpool.testing import FakeClock, FakeDriver, settle
@@ -65,6 +66,47 @@ def test_who_cannot_wait_for_the_next_attempt_is_told_the_last_error(driver, clo
         with pytest.raises(driver.OperationalError):
             pool.connection(timeout=timeout)
     assert driver.attempts == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "takes"),
+    [
+        ({"timeout": 0}, 0.0),
+        ({"timeout": 1}, 0.9),  # less than an attempt and the pause before it
+        ({"shed_after": 0.05}, 0.0),
+        ({"max_waiting": 1, "max_size": 1}, 0.0),
+    ],
+)
+def test_while_a_server_is_down_its_error_is_told_to_who_cannot_wait(
+    settings, takes, driver, clock
+) -> None:
+    driver.is_down, driver.connect_time = True, takes
+    pool = ConnectionPool(driver.connect, clock=clock, **{"timeout": 9, **settings})
+    for _ in range(5):
+        gevent.spawn(pool.connection, timeout=9)
+        clock.advance(2)
+    attempts, callers = driver.attempts, []
+    for _ in range(50):
+        callers += [gevent.spawn(pool.connection) for _ in range(2)]
+        clock.advance(0.1)
+    clock.advance(2)
+    assert {type(caller.exception) for caller in callers} == {driver.OperationalError}
+    assert driver.attempts > attempts, "and asked it whether it is back"
+    driver.is_down, driver.connect_time = False, 0.0
+    later = gevent.spawn(lambda: pool.connection(timeout=9).close())
+    clock.advance(1)
+    assert later.successful()
+    pool.connection(timeout=0).close()
+
+
+def test_callers_of_many_processes_do_not_all_come_back_at_once() -> None:
+    paces = [Pace() for _ in range(20)]
+    for pace in paces:
+        for _ in range(8):
+            pace.failed(OSError(), 0.0, 0.0, may_be_restart=False, server_is_full=False)
+    retries = {pace.opens_at(is_awaited=True) for pace in paces}
+    assert len(retries) > 10
+    assert max(retries) <= 0.25
 
 
 def test_an_outage_that_is_over_within_a_second_costs_nobody_an_error(driver, clock) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +134,47 @@ def test_sqlite_has_no_server_and_no_fleet(folder: str, tmp_path: Path) -> None:
         f"sqlite:///{tmp_path}/one.db", poolclass=GeventPool, fleet=folder, fleet_size=3
     )
     assert engine.pool.core.permits is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("loop", ["libev-cext", "libuv-cffi"])
+def test_a_fork_leaves_a_member_that_is_woken_and_keeps_no_loop_alive(loop, tmp_path) -> None:
+    code = """
+import gevent, os, sys
+from pathlib import Path
+from weakref import WeakMethod
+from geventpool.core import registry
+from geventpool.fleet.host import HostFleet
+
+class Member:
+    looks = 0
+    def look(self):
+        self.looks += 1
+
+member = Member()
+here, there = (HostFleet(Path(sys.argv[1]), WeakMethod(member.look)) for _ in range(2))
+registry.at_fork(here.forget)
+gevent.sleep(0.001)  # libuv begins to watch in a turn of the loop
+pid = os.fork()
+if not pid:
+    gevent.reinit()
+    gevent.sleep(0.001)
+    os._exit(member.looks)
+assert os.waitpid(pid, 0)[1] == 0
+there._socket.sendto(b"", there._folder.address(here.slot))
+for _ in range(1000):
+    gevent.sleep(0.001)
+    if member.looks:
+        break
+assert member.looks == 1, "it was not woken"
+assert gevent.get_hub().join(timeout=20), "the loop has something to wait for"
+"""
+    tmp_path.chmod(0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "fleet")],
+        env={**os.environ, "GEVENT_LOOP": loop},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout

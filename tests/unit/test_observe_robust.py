@@ -415,7 +415,7 @@ def test_a_full_disk_is_told_once_and_when_there_is_room_it_goes_on(
 
 def ring(publisher: Any) -> None:
     """A turn of its timer, with something new to tell, to the end of its write."""
-    publisher._last = ""
+    publisher._in_file = ""
     publisher._ring()
     while publisher.is_writing:
         gevent.sleep(0.001)
@@ -444,13 +444,12 @@ class SlowDisk:
 def test_a_slow_disk_blocks_no_hub_and_the_writes_do_not_pile_up(publisher, monkeypatch) -> None:
     disk = SlowDisk(monkeypatch)
     for _ in range(3):
-        publisher._last = ""
+        publisher._in_file = ""
         publisher._ring()
         gevent.sleep(0.001)  # the hub turns
     assert publisher.is_writing
     assert disk.written == []
     disk.let_go()
-    gevent.get_hub().threadpool.join()
     while publisher.is_writing:
         gevent.sleep(0.001)
     [(thread, _)] = disk.written
@@ -460,7 +459,7 @@ def test_a_slow_disk_blocks_no_hub_and_the_writes_do_not_pile_up(publisher, monk
 def test_the_last_snapshot_is_never_replaced_by_an_older_one(publisher, pool, monkeypatch) -> None:
     """One is being written, or waits for its turn, when the process stops publishing."""
     disk = SlowDisk(monkeypatch)
-    publisher._last = ""
+    publisher._in_file = ""
     publisher._ring()
     gevent.sleep(0.001)
     with pool.connection():
@@ -469,7 +468,7 @@ def test_the_last_snapshot_is_never_replaced_by_an_older_one(publisher, pool, mo
     publisher.stop()
     while publisher.is_writing:
         gevent.sleep(0.001)
-    publisher._put(publisher.path, "an older one, in a thread that had to wait", 1, True)
+    publisher._put(publisher.path, 0.0, "an older one, in a thread that had to wait", 1)
     [said] = geventpool.observe.read_snapshots(publisher.directory)
     assert said["pools"][0]["checkouts"] == 1
 
@@ -477,7 +476,7 @@ def test_the_last_snapshot_is_never_replaced_by_an_older_one(publisher, pool, mo
 def test_a_disk_that_hangs_does_not_hold_up_the_end_of_the_process(publisher, monkeypatch) -> None:
     monkeypatch.setattr(files, "_LAST_WRITE", 0.01)
     disk = SlowDisk(monkeypatch)
-    publisher._last = ""
+    publisher._in_file = ""
     publisher._ring()
     while not publisher._lock.locked():
         gevent.sleep(0.001)
@@ -486,6 +485,68 @@ def test_a_disk_that_hangs_does_not_hold_up_the_end_of_the_process(publisher, mo
     disk.let_go()
     while publisher.is_writing:
         gevent.sleep(0.001)
+
+
+def test_a_snapshot_that_could_not_be_written_is_written_by_the_next_turn(
+    publisher, pool, monkeypatch
+) -> None:
+    """Also if nothing has happened since: the file is not just touched."""
+
+    def full(path: Path, said: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pool.connection():
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_replace", full)
+        publisher._ring()
+        while publisher.is_writing:
+            gevent.sleep(0.001)
+    publisher._ring()
+    while publisher.is_writing:
+        gevent.sleep(0.001)
+    [said] = geventpool.observe.read_snapshots(publisher.directory)
+    assert said["pools"][0]["checkouts"] == 1
+
+
+def test_the_last_snapshot_does_not_rely_on_a_write_that_has_not_begun(
+    publisher, pool, monkeypatch
+) -> None:
+    """The process may end before the thread has its first turn."""
+    begun: list[object] = []
+    monkeypatch.setattr(files, "_start_thread", lambda *args: begun.append(args))
+    with pool.connection():
+        pass
+    publisher._ring()
+    settle()
+    assert begun
+    publisher.stop()
+    [said] = geventpool.observe.read_snapshots(publisher.directory)
+    assert said["pools"][0]["checkouts"] == 1
+
+
+def test_a_disk_that_hangs_keeps_no_loop_alive(tmp_path: Path) -> None:
+    code = """
+import sys, gevent
+from gevent.monkey import get_original
+from geventpool.observe import files, publish
+lock = get_original("_thread", "allocate_lock")()
+files._LAST_WRITE = 0.01
+publisher = publish(sys.argv[1], interval=60)
+def hangs(*args):
+    with lock:
+        pass
+files._replace = hangs
+lock.acquire()
+publisher._in_file = ""
+publisher._ring()
+while not publisher._lock.locked():
+    gevent.sleep(0.001)
+assert gevent.get_hub().join(timeout=20), "the loop has something to wait for"
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "snapshots")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
 
 
 def test_a_child_that_was_forked_in_the_midst_of_a_write_publishes(tmp_path: Path) -> None:
@@ -501,7 +562,7 @@ def slow(*args):
         replace(*args)
 files._replace = slow
 lock.acquire()
-publisher._last = ""
+publisher._in_file = ""
 publisher._ring()
 while not publisher._lock.locked():
     gevent.sleep(0.001)

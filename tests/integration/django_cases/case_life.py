@@ -341,6 +341,26 @@ def test_who_borrowed_through_a_shared_wrapper_and_ends_takes_nothing_with_him(
     assert ask(name) == pid
 
 
+def test_what_was_borrowed_through_a_shared_wrapper_is_not_reclaimed_from_its_owner(
+    alias: Alias,
+) -> None:
+    name = alias(POOL={"reclaim_after": 0.05})
+    wrapper = connections[name]
+    wrapper.inc_thread_sharing()
+
+    def borrow() -> int:
+        connections[name] = wrapper
+        return int(ask(name))
+
+    try:
+        pid = in_greenlet(borrow)
+    finally:
+        wrapper.dec_thread_sharing()
+    with transaction.atomic(name):
+        gevent.sleep(0.2)
+        assert ask(name) == pid
+
+
 def test_a_receiver_of_connection_created_knows_a_new_connection(alias: Alias) -> None:
     name = alias()
     seen = []
