@@ -35,10 +35,12 @@ from flask import (
 )
 from flask.cli import AppGroup, ScriptInfo
 from flask.globals import app_ctx
+from gevent import get_hub
 from werkzeug.wrappers import Response as WSGIResponse
 
 from geventpool import sqlalchemy as door
 from geventpool.config import make_config, shows_settings
+from geventpool.core.watch import is_libuv
 from geventpool.errors import ConfigError
 from geventpool.recorder import record
 from geventpool.sqlalchemy.memory import why_kept
@@ -334,9 +336,8 @@ def _observing(settings: Mapping[str, Any]) -> dict[str, Any] | None:
 def _publish(app: Flask) -> None:
     """Watches the hub, if it can be, and publishes what is seen if a directory for it is named."""
     from geventpool import observe
-    from geventpool.observe.hub import is_libuv
 
-    if not is_libuv():
+    if not is_libuv(get_hub().loop):
         observe.watch_hub()
     directory = app.config.get(SNAPSHOTS) or os.environ.get(SNAPSHOTS)
     if directory:

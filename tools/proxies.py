@@ -93,7 +93,25 @@ class PgBouncer(Server):
         super()._in_child()
 
 
-class HAProxy(Server):
+class _Forwarder(Server):
+    """Passes bytes on to a server, whose users and databases it has.
+
+    Args:
+        server: the server.
+        idle_timeout: seconds of silence on either side after which it cuts a connection.
+    """
+
+    def __init__(self, server: Any, idle_timeout: float) -> None:
+        self._idle_timeout = idle_timeout
+        self._dialect = "mysql" if server.name == "mariadb" else server._dialect
+        self.user, self.password, self.database = server.user, server.password, server.database
+        super().__init__()
+
+    def _prepare(self) -> None:
+        """Nothing: it knows no users."""
+
+
+class HAProxy(_Forwarder):
     """HAProxy, which forwards TCP to the first of several servers that is up.
 
     Args:
@@ -105,11 +123,7 @@ class HAProxy(Server):
 
     def __init__(self, *servers: Any, idle_timeout: float = 60.0) -> None:
         self._servers = servers
-        self._idle_timeout = idle_timeout
-        first = servers[0]
-        self._dialect = "mysql" if first.name == "mariadb" else first._dialect
-        self.user, self.password, self.database = first.user, first.password, first.database
-        super().__init__()
+        super().__init__(servers[0], idle_timeout)
 
     def _create(self) -> None:
         idle = f"{self._idle_timeout * 1000:.0f}ms"
@@ -134,11 +148,8 @@ class HAProxy(Server):
     def _command(self) -> list[str]:
         return [str(system_packages.find("haproxy")), "-db", "-f", str(self._home / "haproxy.cfg")]
 
-    def _prepare(self) -> None:
-        """Nothing: it knows no users."""
 
-
-class Stunnel(Server):
+class Stunnel(_Forwarder):
     """stunnel: a TLS tunnel, both ends of it in one process; a program speaks to the near one.
 
     Args:
@@ -152,10 +163,7 @@ class Stunnel(Server):
     def __init__(self, server: Any, certificate: Path, idle_timeout: float = 60.0) -> None:
         self._server = server
         self._certificate = certificate
-        self._idle_timeout = idle_timeout
-        self._dialect = "mysql" if server.name == "mariadb" else server._dialect
-        self.user, self.password, self.database = server.user, server.password, server.database
-        super().__init__()
+        super().__init__(server, idle_timeout)
 
     def _create(self) -> None:
         far = f"{self.host}:{_free_port()}"
@@ -179,6 +187,3 @@ class Stunnel(Server):
 
     def _command(self) -> list[str]:
         return [str(system_packages.find("stunnel")), str(self._home / "stunnel.conf")]
-
-    def _prepare(self) -> None:
-        """Nothing: it knows no users."""

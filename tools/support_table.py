@@ -33,12 +33,14 @@ def record(file: str, tests: list[str], keyword: str, outcomes: dict[str, int]) 
     """
     from gevent import get_hub
 
+    from geventpool.core.watch import is_libuv
+
     seen = {
         "tests": ", ".join(map(_relative, tests or ["tests"]))
         + (f" -k {keyword}" if keyword else ""),
         "python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES},
-        "loop": "libuv" if "libuv" in type(get_hub().loop).__module__ else "libev",
+        "loop": "libuv" if is_libuv(get_hub().loop) else "libev",
         "outcomes": outcomes,
     }
     Path(file).parent.mkdir(parents=True, exist_ok=True)

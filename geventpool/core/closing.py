@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -59,19 +59,27 @@ def close_retired(pool: Shared, closed: Callable[[Entry], object], entry: Entry)
             closed(entry)
 
 
-def _close_in_time(pool: Shared, entry: Entry) -> None:
-    """Closes an entry's resource, or gives up after five seconds. May switch greenlets."""
-    limit = gevent.Timeout.start_new(_LONGEST_CLOSE)
+@contextlib.contextmanager
+def in_time(pool: Shared, entry: Entry, seconds: float, doing: str) -> Iterator[None]:
+    """Gives up what is done to an entry's resource after so many seconds, and logs it."""
+    limit = gevent.Timeout.start_new(seconds)
     try:
-        pool.handlers.close(entry.resource, entry.cause)
-    except Exception:
-        log.exception("%r: error while closing %r", pool, entry.resource)
+        yield
     except gevent.Timeout as error:
         if error is not limit:
             raise
-        log.warning("%r: gave up closing %r, which hangs", pool, entry.resource)
+        log.warning("%r: gave up %s %r, which hangs", pool, doing, entry.resource)
     finally:
         limit.close()
+
+
+def _close_in_time(pool: Shared, entry: Entry) -> None:
+    """Closes an entry's resource, or gives up after five seconds. May switch greenlets."""
+    with in_time(pool, entry, _LONGEST_CLOSE, "closing"):
+        try:
+            pool.handlers.close(entry.resource, entry.cause)
+        except Exception:
+            log.exception("%r: error while closing %r", pool, entry.resource)
 
 
 def _socket_to_follow(pool: Shared, entry: Entry) -> Any:

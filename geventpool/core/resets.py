@@ -19,6 +19,7 @@ from greenlet import greenlet  # type: ignore[import-untyped]
 
 from ..errors import PoolClosed
 from . import causes
+from .closing import in_time
 from .entry import IN_USE, Entry
 from .registry import is_gone
 from .shared import Shared
@@ -156,15 +157,10 @@ class Resets:
     def _run(self, entry: Entry) -> None:
         pool = self._pool
         is_fit = False
-        limit = gevent.Timeout.start_new(pool.config.cancel_deadline or _LONGEST)
         try:
-            is_fit = self.now(entry)
-        except gevent.Timeout as error:
-            if error is not limit:
-                raise
-            log.warning("%r: gave up resetting %r, which hangs", pool, entry.resource)
+            with in_time(pool, entry, pool.config.cancel_deadline or _LONGEST, "resetting"):
+                is_fit = self.now(entry)
         finally:
-            limit.close()
             pool.resetting.pop(entry, None)
             waiting, self._waiting = self._waiting, []
             for waiter in waiting:

@@ -289,13 +289,18 @@ def end_in_child(hub: Any, io: Any, end: Callable[[], object]) -> None:
         io: the watcher; nothing is called by it from now on.
         end: stops and closes it.
     """
-    if hub.loop is None or "libuv" not in type(hub.loop).__module__:
+    if not is_libuv(hub.loop):
         end()
         return
     io.callback = _ignore
     keep_for_good(io)
     if hub is get_hub_if_exists():
         hub.loop.run_callback(end)
+
+
+def is_libuv(loop: Any) -> bool:
+    """Is a hub's loop libuv's? `None`, of a hub that was destroyed, is not."""
+    return "libuv" in type(loop).__module__
 
 
 def _ignore(*_: object) -> None:

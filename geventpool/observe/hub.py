@@ -21,6 +21,7 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
 from ..core.registry import at_fork
+from ..core.watch import is_libuv
 from ..errors import ConfigError
 from .sites import Line, Site, site_of, tell_site, tell_stack
 
@@ -84,7 +85,7 @@ class HubWatch:
     """
 
     def __init__(self, threshold: float = 0.1) -> None:
-        if is_libuv():
+        if is_libuv(get_hub().loop):  # gevent has no prepare watchers there
             cure = "a hub can be watched on libev only, so unset it"
             raise ConfigError("GEVENT_LOOP", "libuv", cure)
         if not isinstance(threshold, (int, float)) or not 0.001 <= threshold < 1e9:
@@ -170,11 +171,6 @@ class HubWatch:
             if self._began is began and len(self._samples) < _MOST_SAMPLES:
                 self._samples.append((site, stack))
         return not self._is_stopped
-
-
-def is_libuv() -> bool:
-    """Has the calling thread's hub libuv's loop? gevent has no prepare watchers there."""
-    return "libuv" in type(get_hub().loop).__module__
 
 
 def watch_hub(blocked_after: float = 0.1) -> HubWatch:

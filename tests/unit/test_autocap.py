@@ -10,10 +10,12 @@ import sqlite3
 import gevent
 import pytest
 
-from geventpool import ConfigError, ConnectionPool, PoolConfig, PoolDeadlock
+from geventpool import ConfigError, ConnectionPool, PoolConfig
 from geventpool.config import AUTO_BOUND, make_config
 from geventpool.simulator.knee import Knee
 from geventpool.testing import settle
+
+from .rings import nest_all
 
 
 def test_auto_is_a_cap_that_moves_below_a_bound() -> None:
@@ -105,33 +107,9 @@ def test_a_pool_finds_the_cap_of_its_server(driver, clock, caplog, load, least, 
     gevent.killall(callers)
 
 
-def nest_all(pool: ConnectionPool, clock, greenlets: int) -> list[BaseException]:
-    """So many hold one connection, and then want a second one."""
-    holding: list[int] = []
-    errors: list[BaseException] = []
-
-    def nest() -> None:
-        with pool.connection():
-            holding.append(1)
-            while len(holding) < greenlets:
-                gevent.sleep(0)
-            try:
-                with pool.connection():
-                    pass
-            except PoolDeadlock as error:
-                errors.append(error)
-
-    nesting = [gevent.spawn(nest) for _ in range(greenlets)]
-    for _ in range(10):
-        gevent.sleep(0)
-    clock.advance(2.0)
-    assert all(one.successful() for one in nesting)
-    return errors
-
-
 def test_a_ring_raises_the_cap_before_anybody_is_refused(driver, clock) -> None:
     pool = ConnectionPool(driver.connect, clock=clock, max_size="auto", timeout=30)
-    assert nest_all(pool, clock, 20) == []
+    assert nest_all(pool, clock, 20, 2.0) == []
     assert pool.stats().max_size == 21
     assert str(pool.cap_decision) == "cap 20 → 21: holders waited for each other"
     assert pool.stats().timeouts == 0
@@ -139,7 +117,7 @@ def test_a_ring_raises_the_cap_before_anybody_is_refused(driver, clock) -> None:
 
 def test_at_the_bound_one_of_a_ring_is_refused(driver, clock) -> None:
     pool = ConnectionPool(driver.connect, clock=clock, max_size=5, auto_cap=True, timeout=30)
-    assert len(nest_all(pool, clock, 5)) == 1
+    assert len(nest_all(pool, clock, 5, 2.0)) == 1
     assert pool.stats().max_size == 5
 
 

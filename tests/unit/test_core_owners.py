@@ -12,6 +12,8 @@ import pytest
 from geventpool import ConnectionPool, PoolDeadlock, PoolTimeout
 from geventpool.testing import settle
 
+from .rings import nest_all
+
 
 def take_and_end(pool: ConnectionPool, kept: list[Any]) -> None:
     kept.append(pool.connection())
@@ -120,26 +122,8 @@ def test_one_that_is_given_back_in_time_is_nobodys_business(driver, clock, caplo
 
 def test_five_that_hold_one_of_five_and_want_a_second_are_told_at_once(driver, clock) -> None:
     pool = ConnectionPool(driver.connect, clock=clock, max_size=5, timeout=30)
-    barrier = []
-    errors: list[PoolDeadlock] = []
-
-    def nest() -> None:
-        with pool.connection():
-            barrier.append(1)
-            while len(barrier) < 5:
-                gevent.sleep(0)
-            try:
-                with pool.connection():
-                    pass
-            except PoolDeadlock as error:
-                errors.append(error)
-
-    greenlets = [gevent.spawn(nest) for _ in range(5)]
-    for _ in range(10):
-        gevent.sleep(0)
-    clock.advance(0.1)  # at once, but for the time that it takes to be sure
-    assert all(greenlet.dead for greenlet in greenlets)
-    [error] = errors
+    # At once, but for the time that it takes to be sure.
+    [error] = nest_all(pool, clock, 5, 0.1)
     assert error.why == "deadlock"
     assert str(error).count("in nest\n") == 5, "all holders with their stacks"
     assert str(error).count("holds <FakeConnection") == 5

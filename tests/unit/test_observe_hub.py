@@ -17,13 +17,14 @@ from sqlalchemy import create_engine, text
 
 import geventpool.observe
 from geventpool import ConfigError
+from geventpool.core.watch import is_libuv
 from geventpool.observe.hub import HubWatch
 from geventpool.sqlalchemy import GeventPool
 
 block = get_original("time", "sleep")
 
 
-if "libuv" in type(get_hub().loop).__module__:
+if is_libuv(get_hub().loop):
     pytest.skip("no hub of libuv can be watched", allow_module_level=True)
 
 

@@ -525,32 +525,7 @@ def test_the_last_snapshot_does_not_rely_on_a_write_that_has_not_begun(
     assert said["pools"][0]["checkouts"] == 1
 
 
-def test_a_disk_that_hangs_keeps_no_loop_alive(tmp_path: Path) -> None:
-    code = """
-import sys, gevent
-from gevent.monkey import get_original
-from geventpool.observe import files, publish
-lock = get_original("_thread", "allocate_lock")()
-files._LAST_WRITE = 0.01
-publisher = publish(sys.argv[1], interval=60)
-def hangs(*args):
-    with lock:
-        pass
-files._replace = hangs
-lock.acquire()
-publisher._in_file = ""
-publisher._ring()
-while not publisher._lock.locked():
-    gevent.sleep(0.001)
-assert gevent.get_hub().join(timeout=20), "the loop has something to wait for"
-"""
-    command = [sys.executable, "-c", code, str(tmp_path / "snapshots")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr + done.stdout
-
-
-def test_a_child_that_was_forked_in_the_midst_of_a_write_publishes(tmp_path: Path) -> None:
-    code = """
+IN_THE_MIDST_OF_A_WRITE = """
 import os, sys, gevent
 from gevent.monkey import get_original
 from geventpool.observe import files, publish
@@ -566,6 +541,25 @@ publisher._in_file = ""
 publisher._ring()
 while not publisher._lock.locked():
     gevent.sleep(0.001)
+"""
+
+
+def run_in_the_midst_of_a_write(code: str, tmp_path: Path) -> None:
+    program = [sys.executable, "-c", IN_THE_MIDST_OF_A_WRITE + code, str(tmp_path / "snapshots")]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+def test_a_disk_that_hangs_keeps_no_loop_alive(tmp_path: Path) -> None:
+    code = """
+files._LAST_WRITE = 0.01
+assert gevent.get_hub().join(timeout=20), "the loop has something to wait for"
+"""
+    run_in_the_midst_of_a_write(code, tmp_path)
+
+
+def test_a_child_that_was_forked_in_the_midst_of_a_write_publishes(tmp_path: Path) -> None:
+    code = """
 child = os.fork()
 if not child:
     files._replace = replace
@@ -578,9 +572,7 @@ if not child:
 assert os.waitpid(child, 0)[1] == 0
 lock.release()
 """
-    command = [sys.executable, "-c", code, str(tmp_path / "snapshots")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr + done.stdout
+    run_in_the_midst_of_a_write(code, tmp_path)
 
 
 def test_a_snapshot_describes_no_more_holders_than_it_tells(driver, clock, monkeypatch) -> None:
