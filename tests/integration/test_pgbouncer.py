@@ -21,7 +21,8 @@ from tools.proxies import PgBouncer
 from .dbapi import POSTGRESQL, ask, eventually, module_of, open_connection, run
 
 SIZE = 4
-SLEEPS = "state = 'active' and query like 'select pg_sleep%'"
+# Not what another test has abandoned, and is about to be over.
+SLEEPS = "state = 'active' and query like 'select pg_sleep(300)%'"
 
 pytestmark = pytest.mark.usefixtures("pgbouncer_program")
 
