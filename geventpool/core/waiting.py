@@ -276,7 +276,7 @@ class Waiting:
         entry = waiter.value
         if entry is not None:
             entry.waited = now - waiter.parked_at
-            if why == causes.SATURATED and entry.opened_at >= since:
+            if why == causes.SATURATED and entry.taken_at == entry.opened_at:
                 why = causes.CONNECTING  # for it
         pool.counters.waited(waited, why)
         if self.draining.waiters:

@@ -10,6 +10,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from geventpool import ConnectionPool, ConnectTimeout, PoolOverloaded, PoolTimeout
 from geventpool.core.patience import Patience
@@ -35,6 +36,25 @@ def test_a_wait_in_a_full_pool_is_put_down_to_saturation(driver, clock) -> None:
     stats = pool.stats()
     assert stats.wait_reasons == {"saturated": 2, "connecting": 1}
     assert stats.timeout_reasons == {"saturated": 1}
+
+
+def test_only_the_first_whom_a_new_connection_serves_has_waited_for_its_connect(
+    driver, clock
+) -> None:
+    pool = ConnectionPool(driver.connect, clock=clock, max_size=1)
+
+    def borrow(is_over: Event) -> None:
+        with pool.connection():
+            is_over.wait()
+
+    ends = [Event() for _ in range(5)]
+    callers = [gevent.spawn(borrow, one) for one in ends]
+    for caller, end in zip(callers, ends, strict=True):
+        clock.advance(0.5)
+        end.set()
+        caller.get(timeout=5)
+    assert driver.attempts == 1
+    assert pool.stats().wait_reasons == {"saturated": 4, "connecting": 1}
 
 
 def test_a_wait_for_a_slow_connect_is_put_down_to_connecting(driver, clock) -> None:
